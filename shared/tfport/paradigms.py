@@ -1,0 +1,76 @@
+"""The paradigms by name, found lazily: asking for one imports its framework and no other."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tfport.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from tfport.models.spec import ModelSpec
+    from tfport.subject import Subject
+
+
+@dataclass(frozen=True)
+class Paradigm:
+    """Where a paradigm's code lives, and what a person calls it."""
+
+    name: str
+    package: str
+    title: str
+
+
+PARADIGMS: dict[str, Paradigm] = {
+    each.name: each
+    for each in (
+        Paradigm("tf1_graph", "tf1_graph", "TF1 graph and Session"),
+        Paradigm("gradient_tape", "tf2_eager.gradient_tape", "tf.function + GradientTape"),
+        Paradigm("keras2", "tf2_eager.keras2", "Keras 2 train_on_batch"),
+        Paradigm("keras3", "tf2_eager.keras3", "Keras 3 train_on_batch"),
+    )
+}
+
+PRECISIONS: tuple[str, ...] = ("float32", "float64")
+
+
+def check_precision(precision: str) -> None:
+    """Raises UserError unless `precision` is one that models are built in."""
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+
+
+def get(name: str) -> Paradigm:
+    """The paradigm of that name.
+
+    Raises:
+      UserError: no such paradigm; the message lists the valid names, nearest first.
+    """
+    if name not in PARADIGMS:
+        raise unknown("paradigm", name, PARADIGMS)
+    return PARADIGMS[name]
+
+
+def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int = 0) -> Subject:
+    """Builds `spec` in a paradigm, in this process, with the paradigm's own initialisers.
+
+    Args:
+      paradigm: a name from PARADIGMS.
+      spec: the model's facts.
+      precision: "float32" or "float64"; a process builds Keras models in one of them only.
+      seed: seeds the paradigm's own initialisers.
+
+    Raises:
+      UserError: unknown names, or a precision that this process can no longer serve.
+    """
+    check_precision(precision)
+    package = get(paradigm).package
+    try:
+        module = importlib.import_module(f"{package}.{spec.name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.{spec.name}":
+            raise
+        raise UserError(f"{spec.name} has no implementation in {paradigm} (no module {error.name}).") from None
+    subject: Subject = module.build(spec, precision, seed)
+    return subject

@@ -1,0 +1,140 @@
+"""Canonical state: weights, statistics, optimizer slots and step counters by name, and its form on disk.
+
+Schema 1 of the names:
+
+* a model's variable: `<network>/<layer>/<kind>`, e.g. `generator/hidden/kernel`;
+* an optimizer's slot: `optimizer/<phase>/<slot>/<variable>`, with Adam's slots called `m` and `v`;
+* an optimizer's count of steps: `optimizer/<phase>/iterations`, int64 scalar.
+
+On disk it is an uncompressed `.npz` whose entry `__schema__` holds JSON; no pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfport.errors import CheckpointError
+from tfport.files import write_atomically
+
+Array = np.ndarray[Any, Any]
+
+SCHEMA = 1
+_HEADER = "__schema__"
+
+
+def slot_name(phase: str, slot: str, variable: str) -> str:
+    """Canonical name of an optimizer slot."""
+    return f"optimizer/{phase}/{slot}/{variable}"
+
+
+def iterations_name(phase: str) -> str:
+    """Canonical name of an optimizer's count of steps."""
+    return f"optimizer/{phase}/iterations"
+
+
+@dataclass(frozen=True)
+class State:
+    """One model's whole state; `arrays` maps canonical names to arrays."""
+
+    model: str
+    arrays: Mapping[str, Array]
+
+    def digest(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes: equal exactly when the states are the same bits."""
+        digest = hashlib.sha256()
+        for name in sorted(self.arrays):
+            array = np.ascontiguousarray(self.arrays[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def check_fits(self, other: State) -> None:
+        """Raises CheckpointError unless `other` has this state's names and shapes."""
+        for kind, names in (
+            ("missing", self.arrays.keys() - other.arrays.keys()),
+            ("unknown", other.arrays.keys() - self.arrays.keys()),
+        ):
+            if names:
+                raise CheckpointError(
+                    f"the state does not fit {self.model}: {len(names)} {kind} name(s), first {min(names)!r}."
+                )
+        for name, array in self.arrays.items():
+            if array.shape != other.arrays[name].shape:
+                raise CheckpointError(
+                    f"the state does not fit {self.model}: {name} has shape {other.arrays[name].shape}, "
+                    f"expected {array.shape}."
+                )
+
+    def astype(self, precision: str) -> State:
+        """The same state with every floating array in `precision`; counters stay integers."""
+        return State(
+            self.model,
+            {
+                name: array.astype(precision) if np.issubdtype(array.dtype, np.floating) else array
+                for name, array in self.arrays.items()
+            },
+        )
+
+
+def write(path: Path, state: State) -> None:
+    """Writes a state file atomically.
+
+    Raises:
+      RunError: the disk refused.
+    """
+    header = json.dumps({"schema": SCHEMA, "model": state.model, "names": sorted(state.arrays)})
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **dict(state.arrays))
+    write_atomically(path, buffer.getvalue())
+
+
+def read(path: Path) -> State:
+    """Reads a state file.
+
+    Raises:
+      CheckpointError: it is missing, damaged, not a state file, or of another schema version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if _HEADER not in file.files:
+                raise CheckpointError(f"{path} is an .npz but not a tfport state: it has no {_HEADER} entry.")
+            header = json.loads(str(file[_HEADER]))
+            arrays = {name: file[name] for name in file.files if name != _HEADER}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist.") from None
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise CheckpointError(f"{path} is not a whole tfport state file ({error}); use an earlier checkpoint.") from None
+    if header.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path} has state schema {header.get('schema')!r}; this tfport reads schema {SCHEMA}. "
+            "Use the tfport version that wrote it."
+        )
+    if sorted(arrays) != header["names"]:
+        raise CheckpointError(f"{path} is damaged: it lists {len(header['names'])} arrays and holds {len(arrays)}.")
+    return State(header["model"], arrays)
+
+
+def fresh(model: str, weights: Mapping[str, Array], slots: Mapping[str, list[str]]) -> State:
+    """The state before the first step: `weights`, zero Adam slots and zero counters.
+
+    Args:
+      model: the model's name.
+      weights: canonical name -> initial value.
+      slots: phase -> the variables that its optimizer holds.
+    """
+    arrays: dict[str, Array] = dict(weights)
+    for phase, variables in slots.items():
+        for variable in variables:
+            for slot in ("m", "v"):
+                arrays[slot_name(phase, slot, variable)] = np.zeros_like(weights[variable])
+        arrays[iterations_name(phase)] = np.array(0, np.int64)
+    return State(model, arrays)

@@ -1,0 +1,1 @@
+"""The models in the paradigms of TensorFlow 2: GradientTape, Keras 2 and Keras 3."""

@@ -1,0 +1,1 @@
+"""The models with tf.Module, tf.function and tf.GradientTape."""

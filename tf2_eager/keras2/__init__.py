@@ -1,0 +1,1 @@
+"""The models with Keras 2 (the tf_keras package): compile and train_on_batch."""

@@ -1,0 +1,1 @@
+"""The models with Keras 3 (the keras package): compile and train_on_batch."""
