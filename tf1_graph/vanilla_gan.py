@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow.compat.v1 as tf
-
-from tf1_graph.subject import GraphSubject, TrainOp
 from tfport.models.spec import Adam, Dense, ModelSpec
 from tfport.subject import Array, Batch
+
+from tf1_graph.subject import GraphSubject, TrainOp
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------
 def dense_variables(layer: Dense, precision: str) -> tuple[Any, Any]:
-    """kernel [inputs, units] from N(0, stddev) and bias [units] of zeros, as TF 1.15 made them (reference variables)."""
+    """kernel [inputs, units] from N(0, stddev) and bias [units] of zeros: reference variables, as in TF 1.15."""
     initial = tf.random_normal([layer.inputs, layer.units], stddev=layer.kernel_stddev, dtype=precision)
     kernel = tf.Variable(initial, name=f"{layer.name}/kernel", use_resource=False)
     bias = tf.Variable(tf.zeros([layer.units], precision), name=f"{layer.name}/bias", use_resource=False)
@@ -109,7 +109,8 @@ class VanillaGan(GraphSubject):
 
     def generate(self, latent: Array) -> Array:
         """G(z): [B, 784]; the Session computes what is fetched, so no image need be fed."""
-        return self.fetch(self.outputs["generator/output"], {"latent": latent})
+        images: Array = self.fetch(self.outputs["generator/output"], {"latent": latent})
+        return images
 
 
 def build(spec: ModelSpec, precision: str, seed: int) -> VanillaGan:

@@ -63,6 +63,8 @@ def initial_weights(spec: ModelSpec, seed: int, precision: str = "float32") -> d
     weights: dict[str, Array] = {}
     for name, shape in spec.variable_shapes().items():
         stddev = spec.kernel_stddev(name)
-        drawn = _generator("weights", seed, name).standard_normal(shape, dtype=np.float32) if stddev else np.zeros(shape)
-        weights[name] = (drawn.astype(np.float32) * np.float32(stddev)).astype(precision)
+        drawn = np.zeros(shape, np.float32)
+        if stddev:
+            drawn = _generator("weights", seed, name).standard_normal(shape, np.float32) * np.float32(stddev)
+        weights[name] = drawn.astype(precision)
     return weights

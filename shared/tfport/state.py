@@ -112,7 +112,7 @@ def read(path: Path) -> State:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist.") from None
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a whole tfport state file ({error}); use an earlier checkpoint.") from None
+        raise CheckpointError(f"{path} is not a whole tfport state file ({error}).") from None
     if header.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has state schema {header.get('schema')!r}; this tfport reads schema {SCHEMA}. "

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-
 from tfport.models.spec import Adam as AdamNumbers
 
 

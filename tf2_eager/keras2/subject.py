@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-
 from tfport.errors import CheckpointError, UserError
 from tfport.models.spec import ModelSpec
 from tfport.state import State, iterations_name, slot_name
@@ -155,7 +154,7 @@ class KerasSubject(Subject):
 
         @tf.function
         def gradient(inputs: Any, labels: Any) -> list[Any]:
-            values = [variable for variable in self.held(phase)]
+            values = self.held(phase)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
                 predicted = model(inputs, training=True)

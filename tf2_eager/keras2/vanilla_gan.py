@@ -1,4 +1,4 @@
-"""vanilla_gan with Keras 2 (tf_keras): compile and train_on_batch, two compiled models that share the generator's weights.
+"""vanilla_gan with Keras 2 (tf_keras): two compiled models that share weights, driven by train_on_batch.
 
 Siblings: tf1_graph/vanilla_gan.py, tf2_eager/gradient_tape/vanilla_gan.py, tf2_eager/keras3/vanilla_gan.py.
 """
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import tf_keras as keras
-
-from tf2_eager.keras2.subject import KerasSubject
 from tfport.models.spec import Adam, Dense, ModelSpec
 from tfport.subject import Array, Batch
+
+from tf2_eager.keras2.subject import KerasSubject
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------
@@ -37,12 +37,12 @@ def adam(numbers: Adam) -> Any:
 
 
 class VanillaGan(KerasSubject):
-    """The generator, the compiled discriminator, and the compiled combined model in which the discriminator is frozen."""
+    """The generator, the compiled discriminator, and the compiled combined model in which D is frozen."""
 
     paradigm = "keras2"
 
     def build_models(self) -> None:
-        """Builds and compiles the models, and builds both optimizers so that their slots exist before the first step."""
+        """Builds and compiles the models; optimizers are built too, so that slots exist before the first step."""
         spec = self.spec
 
         # --- Networks -------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class VanillaGan(KerasSubject):
 
     # --- Training step ------------------------------------------------------------------------------------------------
     def phase_inputs(self, phase: str, batch: Batch) -> tuple[Array, Array]:
-        """What train_on_batch is given: [2B, 784] images and [2B, 1] labels for D, [B, 128] z and [B, 1] labels for G."""
+        """What train_on_batch gets: [2B, 784] images and [2B, 1] labels for D, [B, 128] z and [B, 1] for G."""
         z = batch["latent"]
         ones = np.ones((len(z), 1), self.precision)
         if phase == "discriminator":

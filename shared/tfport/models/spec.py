@@ -119,7 +119,7 @@ class Batching:
     last_batch: Literal["drop", "keep"]
     """What becomes of an epoch's last batch when it is short."""
     held_out: int
-    """Leading images left out when the full 60,000-image file is read (the source's reader kept them for validation)."""
+    """Leading images left out of the full 60,000-image file (the source's reader kept them for validation)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Runs a verb under absl: its flags, its help, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from absl import app, flags
+
+from tfport.errors import TrainingDiverged, UserError
+
+
+def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping[str, str]) -> NoReturn:
+    """Parses flags and calls `verb.main()`, whose return is the exit code.
+
+    Exit codes: what main returns; 1 for training that diverged; 2 for bad input; 130 for Ctrl-C before any work.
+    """
+    program = f"tfport {name}"
+    for flag, value in defaults.items():
+        flags.FLAGS.set_default(flag, value)
+    words = {word.lstrip("-") for word in arguments if word.startswith("-")}
+    if words & {"h", "help", "helpshort"}:
+        print(f"{verb.__doc__}\nFlags:\n{flags.FLAGS.module_help(verb)}\n\n--helpfull lists absl's own flags too.")
+        sys.exit(0)
+    if "helpfull" in words:
+        print(f"{verb.__doc__}\n{flags.FLAGS.get_help()}")
+        sys.exit(0)
+
+    def parse(words: Sequence[str]) -> list[str]:
+        try:
+            rest: list[str] = flags.FLAGS(words)
+        except flags.Error as error:
+            _refuse(program, str(error).removeprefix("FATAL Flags parsing error: "))
+        except OSError as error:
+            _refuse(program, f"a --flagfile cannot be read: {error}")
+        if len(rest) > 1:
+            _refuse(program, f"{rest[1]!r} is not a flag; flags are written --name=value (see {program} --help).")
+        return rest
+
+    def call(_: Sequence[str]) -> int:
+        try:
+            code: int = verb.main()
+        except UserError as error:
+            _refuse(program, str(error))
+        except TrainingDiverged as error:
+            print(f"{program}: training diverged. {error}", file=sys.stderr)
+            return 1
+        return code
+
+    try:
+        app.run(call, argv=[program, *arguments], flags_parser=parse)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted.", file=sys.stderr)
+    sys.exit(130)
+
+
+def _refuse(program: str, message: str) -> NoReturn:
+    print(f"{program}: {message}", file=sys.stderr)
+    sys.exit(2)

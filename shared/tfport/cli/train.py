@@ -1,0 +1,107 @@
+"""Trains one model in one paradigm, and goes on with a run that was stopped, to the same bits.
+
+Example:
+  tfport train --model=vanilla_gan --paradigm=tf1_graph --dataset=digits --steps=2000
+  tfport train --resume --run_dir=runs/vanilla_gan-tf1_graph-digits-seed0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfport.errors import UserError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", "vanilla_gan", "Model to train.")
+flags.DEFINE_string("paradigm", "gradient_tape", "Paradigm to train it in: tf1_graph, gradient_tape, keras2, keras3.")
+flags.DEFINE_string("dataset", "digits", "Training images: digits (embedded), mnist, fashion_mnist, kmnist.")
+flags.DEFINE_string("data_dir", None, "Folder with the four IDX files; without it they are downloaded once and cached.")
+flags.DEFINE_integer("steps", None, "Training steps in all; by default the source's own number.")
+flags.DEFINE_integer("epochs", None, "Training length in epochs of the data set, in place of --steps.")
+flags.DEFINE_integer("batch_size", None, "Images a batch; by default the source's.")
+flags.DEFINE_float("learning_rate", None, "Learning rate of every optimizer; by default the source's.")
+flags.DEFINE_integer("seed", 0, "Seed of initial weights, batch order and noise.")
+flags.DEFINE_string("precision", "float32", "float32 or float64.")
+flags.DEFINE_string("run_dir", None, "Run directory; by default runs/<model>-<paradigm>-<dataset>-seed<seed>.")
+flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir from its newest checkpoint.")
+flags.DEFINE_integer("log_every", None, "Steps between rows of metrics.csv and TensorBoard scalars (50).")
+flags.DEFINE_integer("sample_every", None, "Steps between sample grids; by default the source's cadence.")
+flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints (1000).")
+
+_SHARED = (
+    "model",
+    "paradigm",
+    "dataset",
+    "data_dir",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "precision",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "run_dir",
+)
+
+
+def _steps_of_epochs(settings: dict[str, Any], epochs: int) -> int:
+    """Steps in so many epochs of the data set, as the spec draws its batches."""
+    from tfport import data
+    from tfport.data.batches import Batches
+    from tfport.training.config import defaults, whole
+
+    whole("epochs", epochs, 1, 1_000_000)
+    config = defaults(**{**settings, "steps": 1})
+    batches = Batches(config.spec(), data.load(config.dataset, config.data_dir), config.seed)
+    return epochs * batches.steps_per_epoch
+
+
+def _config() -> Any:
+    """The run's configuration from the flags and, on --resume, from the run that is there."""
+    from tfport.training.config import defaults
+    from tfport.training.run_directory import RunDirectory
+
+    given: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED if FLAGS[name].present}
+    if FLAGS.epochs is not None and FLAGS.steps is not None:
+        raise UserError("--steps and --epochs both set the length of the run; give one of them.")
+    if not FLAGS.resume:
+        settings: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED}
+        if FLAGS.epochs is not None:
+            settings["steps"] = _steps_of_epochs(settings, FLAGS.epochs)
+        return defaults(**settings)
+    flag_values: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED}
+    run_dir = defaults(**flag_values).run_dir
+    begun = RunDirectory(Path(run_dir)).config()
+    settings = {**dataclasses.asdict(begun), **given}
+    if FLAGS.epochs is not None:
+        settings["steps"] = _steps_of_epochs(settings, FLAGS.epochs)
+    return defaults(**settings)
+
+
+def main() -> int:
+    """Trains as the flags say; returns the exit code."""
+    config = _config()
+    from tfport.training.loop import train
+
+    outcome = train(config, resume=FLAGS.resume)
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
+    if outcome.interrupted_by is not None:
+        name = signal.Signals(outcome.interrupted_by).name
+        print(
+            f"stopped by {name} after {outcome.step:,} of {config.steps:,} steps; a checkpoint is saved. Go on with:\n"
+            f"  tfport train --resume --run_dir={shlex.quote(str(outcome.directory))}",
+            file=sys.stderr,
+        )
+        return 128 + outcome.interrupted_by
+    print(f"{config.model} in {config.paradigm}: {outcome.step:,} steps{', ' + losses if losses else ''}.")
+    print(f"Run directory: {outcome.directory}")
+    return 0

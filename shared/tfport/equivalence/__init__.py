@@ -1,0 +1,1 @@
+"""The equivalence ladder: whether two Subjects are one computation, and where first they are not."""

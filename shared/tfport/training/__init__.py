@@ -1,0 +1,1 @@
+"""Training runs: the loop, the run directory, checkpoints, metrics, events and sample pictures."""

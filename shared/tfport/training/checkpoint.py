@@ -1,0 +1,149 @@
+"""Checkpoints of a run: the paradigm's native files in a folder of their own, with a manifest that vouches for them.
+
+A folder appears under its final name only when it is whole, so a run that is killed at any moment leaves whole
+checkpoints alone. The manifest holds each file's digest, checked before a framework's reader sees the file, and the
+digest of the canonical state, checked after: what was restored is then all of what was saved.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfport.errors import CheckpointError, RunError, TrainingDiverged
+from tfport.files import atomic_folder, sha256
+from tfport.versions import versions
+
+if TYPE_CHECKING:
+    from tfport.subject import Subject
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d{10})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk, by its folder and the step count it was taken at."""
+
+    folder: Path
+    step: int
+
+
+def checkpoints(root: Path) -> list[Checkpoint]:
+    """The checkpoints under `root`, oldest first."""
+    found = []
+    for folder in root.iterdir() if root.is_dir() else ():
+        match = _NAME.fullmatch(folder.name)
+        if match and folder.is_dir():
+            found.append(Checkpoint(folder, int(match[1])))
+    return sorted(found, key=lambda each: each.step)
+
+
+def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> Checkpoint:
+    """Writes a checkpoint of `subject` after `step` steps, then removes all but the newest `keep`.
+
+    Raises:
+      TrainingDiverged: a variable holds NaN or infinity; nothing is written, so the last good checkpoint stays.
+      RunError: the disk refused; older checkpoints are untouched.
+    """
+    state = subject.state()
+    for name, array in state.arrays.items():
+        if not np.all(np.isfinite(array)):
+            raise TrainingDiverged(
+                f"after step {step} {name} holds NaN or infinity: an update was too large. "
+                "Lower --learning_rate, or raise --precision to float64."
+            )
+    folder = root / f"step-{step:010d}"
+    with atomic_folder(folder) as temporary:
+        try:
+            subject.save(temporary)
+        except OSError:
+            raise
+        except Exception as error:  # the frameworks' writers raise errors of their own, for a full disk above all
+            raise RunError(
+                f"the checkpoint {folder} could not be written: {error}. Older checkpoints are untouched."
+            ) from error
+        files = {
+            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "format": FORMAT,
+            "model": subject.spec.name,
+            "paradigm": subject.paradigm,
+            "precision": subject.precision,
+            "seed": seed,
+            "step": step,
+            "state_digest": state.digest(),
+            "files": files,
+            "versions": versions(),
+        }
+        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for old in checkpoints(root)[:-keep]:
+        shutil.rmtree(old.folder, ignore_errors=True)
+    return Checkpoint(folder, step)
+
+
+def read_manifest(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The manifest, after every file it lists was found whole.
+
+    Raises:
+      CheckpointError: the manifest or a file is missing or damaged, or the format is another.
+    """
+    folder = checkpoint.folder
+    remedy = f"delete {folder} to go on from the checkpoint before it"
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+        files = dict(manifest["files"])
+        found_format = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} has no readable {_MANIFEST} ({error}); {remedy}.") from None
+    if found_format != FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {found_format!r}, and this tfport reads format {FORMAT}; "
+            "go on with the tfport version that wrote it."
+        )
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; {remedy}.")
+        if path.stat().st_size != facts["bytes"]:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size:,} bytes, not {facts['bytes']:,}: it was cut or changed; {remedy}."
+            )
+        if sha256(path) != facts["sha256"]:
+            raise CheckpointError(f"{path} was changed after it was written (its SHA-256 differs); {remedy}.")
+    return manifest
+
+
+def restore(checkpoint: Checkpoint, subject: Subject, seed: int) -> None:
+    """Restores a checkpoint into an already built subject and checks that all of it arrived.
+
+    Raises:
+      CheckpointError: damaged, of another model, paradigm, precision or seed, or not wholly consumed.
+    """
+    manifest = read_manifest(checkpoint)
+    expected = {
+        "model": subject.spec.name,
+        "paradigm": subject.paradigm,
+        "precision": subject.precision,
+        "seed": seed,
+        "step": checkpoint.step,
+    }
+    for key, value in expected.items():
+        if manifest.get(key) != value:
+            raise CheckpointError(f"{checkpoint.folder} is of {key} {manifest.get(key)!r}; this run has {value!r}.")
+    subject.restore(checkpoint.folder)
+    if subject.state().digest() != manifest["state_digest"]:
+        raise CheckpointError(
+            f"{checkpoint.folder} was read, but the state it gave is not the one that was saved: "
+            f"another version of the framework? It was written with {manifest.get('versions')}."
+        )

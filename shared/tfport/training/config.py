@@ -1,0 +1,126 @@
+"""What a run is asked to do, checked before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfport import data, models, paradigms
+from tfport.errors import UserError, unknown
+from tfport.models.spec import ModelSpec
+from tfport.randomness import MAX_SEED, MAX_STEP
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, complete: from this alone the run can be repeated or gone on with."""
+
+    model: str
+    paradigm: str
+    dataset: str
+    data_dir: str | None
+    steps: int
+    batch_size: int
+    learning_rate: float | None
+    """None keeps the spec's own."""
+    seed: int
+    precision: str
+    log_every: int
+    sample_every: int
+    checkpoint_every: int
+    run_dir: str
+
+    def spec(self) -> ModelSpec:
+        """The model's spec with this run's batch size and learning rate."""
+        spec = models.get(self.model)
+        spec = dataclasses.replace(spec, batching=dataclasses.replace(spec.batching, batch_size=self.batch_size))
+        if self.learning_rate is not None:
+            optimizers = tuple(
+                (phase, dataclasses.replace(adam, learning_rate=self.learning_rate)) for phase, adam in spec.optimizers
+            )
+            spec = dataclasses.replace(spec, optimizers=optimizers)
+        return spec
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """`value` when low <= value <= high.
+
+    Raises:
+      UserError: it is not; the message names the flag and its range.
+    """
+    if not low <= value <= high:
+        raise UserError(f"--{name}={value} is out of range: expected a whole number from {low:,} to {high:,}.")
+    return value
+
+
+def check(config: RunConfig) -> RunConfig:
+    """The config, when every field is one that a run can have.
+
+    Raises:
+      UserError: a name is unknown or a number out of range; the message names the flag and what was expected.
+    """
+    models.get(config.model)
+    paradigms.get(config.paradigm)
+    paradigms.check_precision(config.precision)
+    if config.dataset not in data.DATASETS:
+        raise unknown("dataset", config.dataset, data.DATASETS)
+    whole("steps", config.steps, 1, MAX_STEP)
+    whole("batch_size", config.batch_size, 1, 60_000)
+    whole("seed", config.seed, 0, MAX_SEED)
+    for name in ("log_every", "sample_every", "checkpoint_every"):
+        whole(name, getattr(config, name), 1, MAX_STEP)
+    rate = config.learning_rate
+    if rate is not None and not (math.isfinite(rate) and 0 < rate <= 1e3):
+        raise UserError(f"--learning_rate={rate} is out of range: expected a number above 0 and at most 1000.")
+    return config
+
+
+def defaults(
+    model: str,
+    paradigm: str,
+    dataset: str = "digits",
+    data_dir: str | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    log_every: int | None = None,
+    sample_every: int | None = None,
+    checkpoint_every: int | None = None,
+    run_dir: str | None = None,
+) -> RunConfig:
+    """A checked config in which whatever is left out has the source's value.
+
+    Pictures come at the source's cadence, more often where the run is so short that it would have fewer than ten.
+
+    Raises:
+      UserError: as `check`.
+    """
+    spec = models.get(model)
+    steps = spec.steps if steps is None else steps
+    cadence = spec.samples.every_epochs * spec.steps_per_epoch
+    return check(
+        RunConfig(
+            model=model,
+            paradigm=paradigm,
+            dataset=dataset,
+            data_dir=str(Path(data_dir).absolute()) if data_dir else data_dir,
+            steps=steps,
+            batch_size=spec.batching.batch_size if batch_size is None else batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            precision=precision,
+            log_every=50 if log_every is None else log_every,
+            sample_every=max(1, min(cadence, steps // 10)) if sample_every is None else sample_every,
+            checkpoint_every=1_000 if checkpoint_every is None else checkpoint_every,
+            run_dir=run_dir or f"runs/{model}-{paradigm}-{dataset}-seed{seed}",
+        )
+    )

@@ -1,0 +1,207 @@
+"""The training loop: one loop for every model and paradigm, speaking only to the Subject contract."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from tfport import data, paradigms, randomness, state
+from tfport.data.batches import Batches
+from tfport.errors import CheckpointError, TrainingDiverged
+from tfport.training import checkpoint, pictures
+from tfport.training.config import RunConfig, check
+from tfport.training.events import EventWriter
+from tfport.training.metrics import MetricsFile
+from tfport.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from tfport.models.spec import ModelSpec
+    from tfport.subject import Subject
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    directory: Path
+    step: int
+    interrupted_by: int | None
+    """Number of the signal that stopped it; None when it ran to its end."""
+    losses: dict[str, float]
+    """Loss name -> last value."""
+
+
+def initial_state(spec: ModelSpec, seed: int, precision: str) -> state.State:
+    """The state from which every paradigm starts a run: weights by (seed, name), slots and counters zero."""
+    weights = randomness.initial_weights(spec, seed, precision)
+    moved = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
+    return state.fresh(spec.name, weights, moved)
+
+
+def train(config: RunConfig, resume: bool = False) -> Outcome:
+    """Trains one model in one paradigm, from the start or from its newest checkpoint.
+
+    Raises:
+      UserError: something that was given cannot be used; nothing that was there before is changed.
+      TrainingDiverged: a loss or a weight became NaN or infinite; the last good checkpoint stays.
+    """
+    check(config)
+    directory = RunDirectory(Path(config.run_dir))
+    if resume:
+        directory.read()
+    else:
+        directory.check_free()
+    dataset = data.load(config.dataset, config.data_dir)
+    warnings = directory.check_resumable(config, dataset.digest) if resume else []
+    for warning in warnings:
+        print(f"warning: {warning}.", file=sys.stderr)
+    spec = config.spec()
+    batches = Batches(spec, dataset, config.seed, config.precision)
+    latest = directory.latest() if resume else None
+    if latest is not None:
+        checkpoint.read_manifest(latest)
+        if latest.step > config.steps:
+            raise CheckpointError(
+                f"{latest.folder} was taken after {latest.step:,} steps, beyond --steps={config.steps}; give more."
+            )
+    subject = paradigms.build(config.paradigm, spec, config.precision, config.seed)
+    try:
+        with directory.locked():
+            if latest is not None:
+                checkpoint.restore(latest, subject, config.seed)
+            else:
+                subject.load(initial_state(spec, config.seed, config.precision))
+            if not resume:
+                directory.begin(config, dataset)
+            return _Run(config, directory, dataset, batches, subject).run(latest.step if latest else 0)
+    finally:
+        subject.close()
+
+
+class _Run:
+    """One process's share of a run: everything between the first step it does and the last."""
+
+    def __init__(
+        self, config: RunConfig, directory: RunDirectory, dataset: data.Dataset, batches: Batches, subject: Subject
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.dataset = dataset
+        self.batches = batches
+        self.subject = subject
+        self.losses = {phase.name: phase.loss for phase in subject.spec.phases}
+        self.metrics = MetricsFile(directory.metrics, list(self.losses.values()))
+        self.saved: int | None = None
+
+    def run(self, start: int) -> Outcome:
+        """Trains from `start` steps done to the end, or to a signal."""
+        self.directory.discard_after(start)
+        self.metrics.start(start)
+        self.directory.write(self.config, self.dataset, "running", start)
+        self.saved = start if start else None
+        self.events = EventWriter(self.directory.path, start)
+        if start == 0:
+            self._sample(0)
+        step, last = start, {}
+        bar = tqdm(
+            total=self.config.steps,
+            initial=start,
+            desc=f"{self.config.model} {self.config.paradigm}",
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            file=sys.stderr,
+        )
+        try:
+            with bar, _signals() as received:
+                while step < self.config.steps and not received:
+                    last = self._step(step)
+                    step += 1
+                    bar.update()
+                    self._after(step, last, bar)
+        except TrainingDiverged:
+            self._end("diverged", step)
+            raise
+        if self.saved != step:
+            checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
+        stopped = received[0] if received and step < self.config.steps else None
+        if stopped is None:
+            if not self.directory.sample_path(step).exists():
+                self._sample(step)
+            state.write(self.directory.path / "state.npz", self.subject.state())
+        self._end("complete" if stopped is None else "interrupted", step)
+        return Outcome(self.directory.path, step, stopped, {self.losses[phase]: value for phase, value in last.items()})
+
+    def _step(self, step: int) -> dict[str, float]:
+        losses = self.subject.step(self.batches[step])
+        for phase, value in losses.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(self._why(step, phase, value))
+        return losses
+
+    def _after(self, step: int, losses: dict[str, float], bar: Any) -> None:
+        """Logs, samples and saves where the intervals ask for it; the last step is always logged."""
+        named = {self.losses[phase]: value for phase, value in losses.items()}
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            self.metrics.append(step, self.batches.epoch(step - 1), list(named.values()))
+            self.events.scalars(step, {f"losses/{name}": value for name, value in named.items()})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in named.items()}, refresh=False)
+        if step % self.config.sample_every == 0 or step == self.config.steps:
+            self._sample(step)
+        if step % self.config.checkpoint_every == 0:
+            checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
+            self.saved = step
+
+    def _sample(self, step: int) -> None:
+        picture = pictures.write_sample(self.directory, self.subject, self.config.seed, step)
+        self.events.image(step, "samples", picture)
+
+    def _end(self, status: str, step: int) -> None:
+        self.events.close()
+        pictures.write_losses(self.directory, self.subject.spec)
+        pictures.write_gif(self.directory)
+        self.directory.write(self.config, self.dataset, status, step)
+
+    def _why(self, step: int, phase: str, value: float) -> str:
+        """The message for a loss that is no number: where, what, and the likely cause."""
+        about = self.subject.spec.phase(phase)
+        if math.isinf(value):
+            cause = (
+                "an output of the discriminator has reached exactly 0 or 1 and its logarithm is taken as it is "
+                "(in float32 a sigmoid rounds to 1 from a logit of about 17)"
+            )
+        else:
+            cause = "a weight or an activation has become NaN, mostly after an update that was too large"
+        latest = self.directory.latest()
+        kept = f"The last good checkpoint is {latest.folder}." if latest else "No checkpoint had been written yet."
+        return (
+            f"step {step + 1:,}, phase {phase}: {about.loss} = {about.formula} is {value}. Likely cause: {cause}. "
+            f"Lower --learning_rate, try another --seed, or --precision=float64. {kept}"
+        )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying; a second one of the same kind acts as it always does."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

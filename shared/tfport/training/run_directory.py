@@ -1,0 +1,189 @@
+"""The run directory: what a run was asked, what it wrote, and how it ended.
+
+run.json               configuration, spec, data, versions, status (format 1)
+metrics.csv            losses
+losses.png             loss curves
+samples/step-*.png     sample grids;  samples.gif  their progress
+events.out.tfevents.*  TensorBoard
+checkpoints/step-*/    native checkpoints, each with its manifest
+state.npz              the canonical state at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfport.errors import RunError
+from tfport.files import explained, write_json
+from tfport.training.checkpoint import Checkpoint, checkpoints
+from tfport.training.config import RunConfig
+from tfport.versions import versions
+
+if TYPE_CHECKING:
+    from tfport.data import Dataset
+
+FORMAT = 1
+_IMMUTABLE = ("model", "paradigm", "dataset", "batch_size", "learning_rate", "seed", "precision")
+"""What a resumed run must have in common with its beginning; steps and intervals may change."""
+
+
+class RunDirectory:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.csv"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+          RunError: there is no run here, or it is of another format.
+        """
+        try:
+            record: dict[str, Any] = json.loads(self.record.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{self.path} holds no run (no run.json): nothing to resume; leave --resume out.") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.record} cannot be read ({error}); choose another --run_dir.") from None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            found = record.get("format") if isinstance(record, dict) else None
+            raise RunError(
+                f"{self.record} has format {found!r}, and this tfport reads format {FORMAT}: "
+                "go on with the tfport version that wrote it, or choose another --run_dir."
+            )
+        return record
+
+    def config(self) -> RunConfig:
+        """The configuration with which the run was begun, or last resumed."""
+        saved = self.read().get("config")
+        fields = {field.name for field in dataclasses.fields(RunConfig)}
+        if not isinstance(saved, dict) or set(saved) != fields:
+            raise RunError(f"{self.record} does not hold a whole configuration; choose another --run_dir.")
+        return RunConfig(**{**saved, "run_dir": str(self.path)})
+
+    def begin(self, config: RunConfig, dataset: Dataset) -> None:
+        """Makes the folder and writes run.json for a new run.
+
+        Raises:
+          RunError: the folder already holds a run, or something else.
+        """
+        self.check_free()
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.write(config, dataset, "running", 0)
+
+    def check_free(self) -> None:
+        """Raises RunError unless a new run may begin here."""
+        if self.record.exists():
+            raise RunError(f"{self.path} already holds a run. Go on with it by --resume, or choose another --run_dir.")
+        if self.path.exists() and (not self.path.is_dir() or any(each.name != _LOCK for each in self.path.iterdir())):
+            raise RunError(f"{self.path} is in the way and holds no run; choose another --run_dir.")
+
+    def check_resumable(self, config: RunConfig, digest: str) -> list[str]:
+        """Checks that `config` goes on with the run that is here; returns warnings.
+
+        Args:
+          config: the configuration to go on with.
+          digest: digest of the data set that it reads.
+
+        Raises:
+          RunError: the run here has another model, paradigm, data, batch size, learning rate, seed or precision.
+        """
+        record = self.read()
+        begun = self.config()
+        for name in _IMMUTABLE:
+            old, new = getattr(begun, name), getattr(config, name)
+            if old != new:
+                raise RunError(
+                    f"{self.path} was begun with --{name}={old}, not {new}: leave --{name} out to go on with it, "
+                    "or choose another --run_dir for a new run."
+                )
+        if record["dataset"]["digest"] != digest:
+            raise RunError(
+                f"{self.path} was begun on other images (data digest {record['dataset']['digest'][:12]}, "
+                f"now {digest[:12]}): point --data_dir at the same files."
+            )
+        now = versions()
+        return [
+            f"the run was begun under {name} {old} and goes on under {now.get(name)}: the bits may differ from here"
+            for name, old in record["versions"].items()
+            if now.get(name) != old
+        ]
+
+    def write(self, config: RunConfig, dataset: Dataset, status: str, step: int) -> None:
+        """Writes run.json, atomically.
+
+        Args:
+          config: the configuration.
+          dataset: what is trained on.
+          status: running, complete, interrupted or diverged.
+          step: steps done.
+        """
+        record: Mapping[str, Any] = {
+            "format": FORMAT,
+            "status": status,
+            "step": step,
+            "config": config.as_json(),
+            "dataset": {
+                "name": dataset.name,
+                "source": dataset.source,
+                "digest": dataset.digest,
+                "training_images": len(dataset.images),
+            },
+            "spec": dataclasses.asdict(config.spec()),
+            "versions": versions(),
+        }
+        write_json(self.record, record)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint; None when there is none yet."""
+        found = checkpoints(self.checkpoints)
+        return found[-1] if found else None
+
+    def sample_path(self, step: int) -> Path:
+        """Where the sample grid after `step` steps lies."""
+        return self.samples / f"step-{step:010d}.png"
+
+    def discard_after(self, step: int) -> None:
+        """Removes pictures of later steps, and what a killed process left half written."""
+        for picture in self.samples.glob("step-*.png"):
+            if int(picture.stem.removeprefix("step-")) > step:
+                picture.unlink()
+        for leftover in [*self.path.glob(".*.*"), *self.samples.glob(".*"), *self.checkpoints.glob(".*")]:
+            if leftover.name == _LOCK:
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from writing into the same run.
+
+        Raises:
+          RunError: another process is training here.
+        """
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / _LOCK).open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"another process is training in {self.path}; wait for it or stop it first.") from None
+            yield
+
+
+_LOCK = ".lock"

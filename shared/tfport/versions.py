@@ -1,0 +1,19 @@
+"""The versions that a result depends on."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import tfport
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of Python, tfport and the frameworks that are installed; nothing is imported for it."""
+    found = {"python": platform.python_version(), "tfport": tfport.__version__}
+    for package in ("tensorflow", "keras", "tf-keras", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
