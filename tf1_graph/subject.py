@@ -143,7 +143,7 @@ class GraphSubject(Subject):
 
     def load(self, state: State) -> None:
         """Assigns every variable; beta powers are multiplied up again from the iteration count."""
-        self.state().check_fits(state)
+        self.check_fits(state)
         values = [
             (variable, state.arrays[name].astype(self.precision, copy=False))
             for name, variable in {**self._variables, **self._slots()}.items()
@@ -173,12 +173,14 @@ class GraphSubject(Subject):
     # --- Checkpoint ---------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
         """Writes all global variables with a tf.train.Saver, and no .meta file."""
-        self._saver.save(self.session, str(folder / _CHECKPOINT), write_meta_graph=False, write_state=False)
+        with self.graph.as_default():
+            self._saver.save(self.session, str(folder / _CHECKPOINT), write_meta_graph=False, write_state=False)
 
     def restore(self, folder: Path) -> None:
         """Restores all global variables; the Saver refuses when one is missing from the files."""
         try:
-            self._saver.restore(self.session, str(folder / _CHECKPOINT))
+            with self.graph.as_default():
+                self._saver.restore(self.session, str(folder / _CHECKPOINT))
         except (tf.errors.OpError, ValueError) as error:
             raise CheckpointError(f"{folder} cannot be restored into {self.spec.name} (tf1_graph): {error}") from None
 

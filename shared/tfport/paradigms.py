@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,12 @@ def check_precision(precision: str) -> None:
         raise unknown("precision", precision, PRECISIONS)
 
 
+def check(name: str) -> None:
+    """Raises UserError unless `name` is a paradigm, or is written like a factory, `module:function`."""
+    if ":" not in name:
+        get(name)
+
+
 def get(name: str) -> Paradigm:
     """The paradigm of that name.
 
@@ -56,7 +63,7 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
     """Builds `spec` in a paradigm, in this process, with the paradigm's own initialisers.
 
     Args:
-      paradigm: a name from PARADIGMS.
+      paradigm: a name from PARADIGMS, or `module:function` for a factory (spec, precision, seed) -> Subject.
       spec: the model's facts.
       precision: "float32" or "float64"; a process builds Keras models in one of them only.
       seed: seeds the paradigm's own initialisers.
@@ -65,6 +72,8 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
       UserError: unknown names, or a precision that this process can no longer serve.
     """
     check_precision(precision)
+    if ":" in paradigm:
+        return _from_factory(paradigm)(spec, precision, seed)
     package = get(paradigm).package
     try:
         module = importlib.import_module(f"{package}.{spec.name}")
@@ -74,3 +83,15 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
         raise UserError(f"{spec.name} has no implementation in {paradigm} (no module {error.name}).") from None
     subject: Subject = module.build(spec, precision, seed)
     return subject
+
+
+def _from_factory(name: str) -> Callable[[ModelSpec, str, int], Subject]:
+    """The function that `module:function` names."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        factory: Callable[[ModelSpec, str, int], Subject] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{name!r} names no factory: {error}. Expected module:function, importable from where you stand."
+        ) from None
+    return factory

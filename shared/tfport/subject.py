@@ -63,6 +63,8 @@ class Subject(abc.ABC):
     spec: ModelSpec
     paradigm: str
     precision: str
+    _own: State | None = None
+    """A state of this Subject's, kept for its names and shapes."""
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -92,6 +94,12 @@ class Subject(abc.ABC):
         Raises:
           CheckpointError: a name is missing or unknown, or a shape differs; nothing has been changed then.
         """
+
+    def check_fits(self, state: State) -> None:
+        """Raises CheckpointError unless `state` has just the names and shapes that this Subject holds."""
+        if self._own is None:
+            self._own = self.state()
+        self._own.check_fits(state)
 
     @abc.abstractmethod
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:

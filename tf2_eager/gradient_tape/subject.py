@@ -102,7 +102,7 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
 
     def load(self, state: State) -> None:
         """Assigns every variable; beta powers are multiplied up again from the iteration count."""
-        self.state().check_fits(state)
+        self.check_fits(state)
         for name, variable in {**self._by_name, **self._slots()}.items():
             variable.assign(state.arrays[name].astype(self.precision, copy=False))
         for phase, optimizer in self.adams.items():
@@ -120,7 +120,11 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
         """Gradients by the same function that the phase's update calls."""
         values = self.gradients_function(phase, *self.tensors(batch))
         held = self.adams[phase].held
-        return {self._names[variable.ref()]: value.numpy() for variable, value in zip(held, values, strict=True)}
+        return {
+            self._names[variable.ref()]: value.numpy()
+            for variable, value in zip(held, values, strict=True)
+            if value is not None
+        }
 
     # --- Checkpoint ---------------------------------------------------------------------------------------------------
     def _checkpoint(self) -> Any:

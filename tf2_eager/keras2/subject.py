@@ -137,7 +137,7 @@ class KerasSubject(Subject):
 
     def load(self, state: State) -> None:
         """Assigns every variable."""
-        self.state().check_fits(state)
+        self.check_fits(state)
         for name, variable in self._stateful().items():
             value = state.arrays[name]
             variable.assign(value if name.endswith("/iterations") else value.astype(self.precision, copy=False))
@@ -170,7 +170,9 @@ class KerasSubject(Subject):
         values = self._gradient_functions[phase](tf.constant(inputs), tf.constant(labels))
         self.compiled[phase].reset_metrics()  # Keras 2 counts the loss when it computes it
         return {
-            self._names[id(variable)]: value.numpy() for variable, value in zip(self.held(phase), values, strict=True)
+            self._names[id(variable)]: value.numpy()
+            for variable, value in zip(self.held(phase), values, strict=True)
+            if value is not None
         }
 
     # --- Checkpoint ---------------------------------------------------------------------------------------------------

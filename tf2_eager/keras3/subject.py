@@ -135,7 +135,7 @@ class KerasSubject(Subject):
 
     def load(self, state: State) -> None:
         """Assigns every variable."""
-        self.state().check_fits(state)
+        self.check_fits(state)
         for name, variable in self._stateful().items():
             value = state.arrays[name]
             variable.assign(value if name.endswith("/iterations") else value.astype(self.precision, copy=False))
@@ -167,7 +167,9 @@ class KerasSubject(Subject):
         inputs, labels = self.phase_inputs(phase, batch)
         values = self._gradient_functions[phase](tf.constant(inputs), tf.constant(labels))
         return {
-            self._names[id(variable)]: value.numpy() for variable, value in zip(self.held(phase), values, strict=True)
+            self._names[id(variable)]: value.numpy()
+            for variable, value in zip(self.held(phase), values, strict=True)
+            if value is not None
         }
 
     # --- Checkpoint ---------------------------------------------------------------------------------------------------

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tfport.errors import TrainingDiverged, UserError
+
+
+words: list[str] = []
+"""The verb's arguments as they were given, for the command that a report repeats."""
 
 
 def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping[str, str]) -> NoReturn:
@@ -20,17 +24,17 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
     program = f"tfport {name}"
     for flag, value in defaults.items():
         flags.FLAGS.set_default(flag, value)
-    words = {word.lstrip("-") for word in arguments if word.startswith("-")}
-    if words & {"h", "help", "helpshort"}:
+    asked = {word.lstrip("-") for word in arguments if word.startswith("-")}
+    if asked & {"h", "help", "helpshort"}:
         print(f"{verb.__doc__}\nFlags:\n{flags.FLAGS.module_help(verb)}\n\n--helpfull lists absl's own flags too.")
         sys.exit(0)
-    if "helpfull" in words:
+    if "helpfull" in asked:
         print(f"{verb.__doc__}\n{flags.FLAGS.get_help()}")
         sys.exit(0)
 
-    def parse(words: Sequence[str]) -> list[str]:
+    def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest: list[str] = flags.FLAGS(words)
+            rest: list[str] = flags.FLAGS(argv)
         except flags.Error as error:
             _refuse(program, str(error).removeprefix("FATAL Flags parsing error: "))
         except OSError as error:
@@ -40,6 +44,8 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
         return rest
 
     def call(_: Sequence[str]) -> int:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # the frameworks tell of every file they write
         try:
             code: int = verb.main()
         except UserError as error:
@@ -49,6 +55,8 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
             return 1
         return code
 
+    global words
+    words = list(arguments)
     try:
         app.run(call, argv=[program, *arguments], flags_parser=parse)
     except KeyboardInterrupt:

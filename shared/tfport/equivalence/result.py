@@ -35,8 +35,12 @@ _SEVERITY = (
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The most severe of several verdicts; an empty comparison is not comparable."""
-    return max(verdicts, key=_SEVERITY.index) if verdicts else Verdict.NOT_COMPARABLE
+    """The most severe of several verdicts; an empty comparison is not comparable.
+
+    `same_distribution` is all that rung 2 can ask, so beside others it does not speak for the whole.
+    """
+    telling = [verdict for verdict in verdicts if verdict is not Verdict.SAME_DISTRIBUTION] or verdicts
+    return max(telling, key=_SEVERITY.index) if telling else Verdict.NOT_COMPARABLE
 
 
 RUNGS: tuple[str, ...] = (

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tfport import data, paradigms, randomness, state
 from tfport.data.batches import Batches
 from tfport.errors import CheckpointError, TrainingDiverged
+from tfport.quiet import load_tensorflow
 from tfport.training import checkpoint, pictures
 from tfport.training.config import RunConfig, check
 from tfport.training.events import EventWriter
@@ -72,6 +73,7 @@ def train(config: RunConfig, resume: bool = False) -> Outcome:
             raise CheckpointError(
                 f"{latest.folder} was taken after {latest.step:,} steps, beyond --steps={config.steps}; give more."
             )
+    load_tensorflow()
     subject = paradigms.build(config.paradigm, spec, config.precision, config.seed)
     try:
         with directory.locked():

@@ -1,0 +1,84 @@
+"""Proves paradigms equal, rung by rung, or finds the first divergence. The first paradigm is the legacy side.
+
+Example:
+  tfport compare --model=vanilla_gan --paradigms=tf1_graph,gradient_tape,keras2,keras3 --steps=200 --html=report.html
+
+Exit codes: 0 every pair is equal; 1 one is different or not comparable; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from absl import flags
+
+from tfport.cli import app
+from tfport.errors import UserError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", "vanilla_gan", "Model to compare.")
+flags.DEFINE_list(
+    "paradigms",
+    ["tf1_graph", "gradient_tape", "keras2", "keras3"],
+    "Legacy side, then one or more others: paradigms by name, or module:function factories.",
+)
+flags.DEFINE_integer("steps", 200, "Steps of the forced and of the free trajectory.")
+flags.DEFINE_string("precision", "float32", "Precision whose figures are shown; the other is run where it is needed.")
+flags.DEFINE_integer("seed", 0, "Seed of initial weights, batch order and noise.")
+flags.DEFINE_string("dataset", "digits", "Training images: digits (embedded), mnist, fashion_mnist, kmnist.")
+flags.DEFINE_string("data_dir", None, "Folder with the four IDX files; without it they are downloaded once and cached.")
+flags.DEFINE_integer("batch_size", None, "Images a batch; by default the source's.")
+flags.DEFINE_string("json", None, "File to write the report to as JSON.")
+flags.DEFINE_string("html", None, "File to write the report to as one self-contained page.")
+
+
+def _output(name: str) -> Path | None:
+    """The file of an output flag; refuses a folder and a place that cannot be."""
+    value: str | None = FLAGS[name].value
+    if value is None:
+        return None
+    path = Path(value)
+    if not value or path.is_dir():
+        raise UserError(f"--{name}={value} is a folder; expected the name of a file to write.")
+    if not path.absolute().parent.exists():
+        raise UserError(f"--{name}={value}: the folder {path.parent} does not exist; make it first.")
+    return path
+
+
+def main() -> int:
+    """Compares as the flags say; returns the exit code."""
+    from tfport.equivalence.compare import Request, compare
+    from tfport.files import write_json
+
+    json_path, html_path = _output("json"), _output("html")
+    request = Request(
+        model=FLAGS.model,
+        paradigms=tuple(FLAGS.paradigms),
+        steps=FLAGS.steps,
+        precision=FLAGS.precision,
+        seed=FLAGS.seed,
+        dataset=FLAGS.dataset,
+        data_dir=FLAGS.data_dir,
+        batch_size=FLAGS.batch_size,
+    ).check()
+    report, samples = compare(request, shlex.join(["tfport", "compare", *app.words]))
+
+    from tfport.report import plots, terminal
+
+    terminal.print_report(report)
+    if json_path is not None:
+        write_json(json_path, report.as_json())
+        print(f"JSON: {json_path}")
+    if html_path is not None:
+        from tfport.report.html import write_html
+
+        spec = request.spec()
+        grids = {
+            name: plots.sample_grid(images, spec.samples.rows, spec.samples.columns, spec.data_range)
+            for name, images in samples.items()
+        }
+        write_html(html_path, report, grids)
+        print(f"Report: {html_path}")
+    return 0 if report.equal else 1

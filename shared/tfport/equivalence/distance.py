@@ -1,0 +1,127 @@
+"""How far two arrays are apart: in bits, in value, in units in the last place, and as a share of their scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+_INTEGERS = {4: np.int32, 8: np.int64}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The distance of one pair of arrays; infinite where a value is not finite on either side."""
+
+    same_bits: bool
+    absolute: float
+    """Largest absolute difference."""
+    relative: float
+    """Largest absolute difference, as a share of the legacy array's largest magnitude."""
+    ulp: int
+    """Largest distance in units in the last place; -1 where a value is not finite."""
+
+
+IDENTICAL = Distance(True, 0.0, 0.0, 0)
+FAILED = Distance(False, math.inf, math.inf, -1)
+
+
+def _ordered(array: Array) -> Array:
+    """Floats as integers that count representable numbers in order, with both zeros at 0."""
+    bits = array.view(_INTEGERS[array.dtype.itemsize])
+    lowest = np.iinfo(bits.dtype).min
+    return np.where(bits < 0, lowest - bits, bits)
+
+
+def ulps(legacy: Array, modern: Array) -> Array:
+    """Elementwise distance in units in the last place, float64; arrays of one floating dtype and shape."""
+    return np.abs(_ordered(legacy).astype(np.float64) - _ordered(modern).astype(np.float64))
+
+
+def same_bits(legacy: Array, modern: Array) -> bool:
+    """Whether dtype, shape and every bit agree and every value is finite: NaN is never equal, not even to itself."""
+    if legacy.dtype != modern.dtype or legacy.shape != modern.shape or not legacy.size:
+        return False
+    if not np.issubdtype(legacy.dtype, np.floating):
+        return bool(np.array_equal(legacy, modern))
+    kind = _INTEGERS[legacy.dtype.itemsize]
+    left, right = np.ascontiguousarray(legacy), np.ascontiguousarray(modern)
+    return bool(np.array_equal(left.view(kind), right.view(kind))) and bool(np.isfinite(left).all())
+
+
+def distance(legacy: Array, modern: Array) -> Distance:
+    """Compares two arrays; another shape or dtype, an empty array, NaN or infinity count as infinitely far."""
+    if same_bits(legacy, modern):
+        return IDENTICAL
+    if legacy.shape != modern.shape or legacy.dtype != modern.dtype or not legacy.size:
+        return FAILED
+    if not np.issubdtype(legacy.dtype, np.floating):
+        gap = float(np.abs(legacy.astype(np.float64) - modern.astype(np.float64)).max())
+        return Distance(False, gap, gap / max(float(np.abs(legacy).max()), 1.0), int(gap))
+    absolute = float(np.abs(legacy - modern).max())
+    if not math.isfinite(absolute):
+        return FAILED
+    scale = float(np.abs(legacy).max())
+    relative = absolute / scale if scale else (math.inf if absolute else 0.0)
+    return Distance(False, absolute, relative, int(ulps(legacy, modern).max()))
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first element at which two arrays differ by more than a tolerance, and how many do."""
+
+    index: tuple[int, ...]
+    legacy: float
+    modern: float
+    absolute: float
+    relative: float
+    ulp: int
+    atol: float
+    differing: int
+    elements: int
+
+
+def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0) -> Mismatch | None:
+    """The first element, row by row, whose difference exceeds `tolerance` times the legacy array's largest magnitude.
+
+    None where the arrays cannot be laid side by side (another shape) or no element differs so much.
+    """
+    if legacy.shape != modern.shape or not legacy.size:
+        return None
+    left, right = legacy.astype(np.float64), modern.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(left - right)
+    finite = np.isfinite(left) & np.isfinite(right)
+    scale = float(np.abs(left[np.isfinite(left)]).max(initial=0.0))
+    if tolerance:
+        beyond = ~finite | (gap > tolerance * scale)
+    elif legacy.dtype == modern.dtype:
+        beyond = ~finite | (
+            np.ascontiguousarray(legacy).view(np.uint8) != np.ascontiguousarray(modern).view(np.uint8)
+        ).reshape(*legacy.shape, -1).any(axis=-1)
+    else:
+        beyond = ~finite | (left != right)
+    if not beyond.any():
+        return None
+    index = tuple(int(each) for each in np.unravel_index(int(np.argmax(beyond)), legacy.shape))
+    a, b = float(left[index]), float(right[index])
+    whole = bool(finite[index])
+    floating = legacy.dtype == modern.dtype and np.issubdtype(legacy.dtype, np.floating)
+    absolute = abs(a - b) if whole else math.inf
+    return Mismatch(
+        index,
+        a,
+        b,
+        absolute,
+        absolute / abs(a) if whole and a else (0.0 if absolute == 0 else math.inf),
+        (int(ulps(legacy[index].reshape(1), modern[index].reshape(1))[0]) if floating else int(absolute))
+        if whole
+        else -1,
+        float(gap.max()) if finite.all() else math.inf,
+        int(beyond.sum()),
+        int(legacy.size),
+    )

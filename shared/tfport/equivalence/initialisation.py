@@ -1,0 +1,60 @@
+"""Rung 2: do the implementations' own initialisers draw from one distribution?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfport.equivalence.measurement import RungMeasurement
+from tfport.subject import Subject
+
+Array = np.ndarray[Any, Any]
+
+BUILDS = 2
+"""Fresh builds a side; their draws are pooled."""
+LEVEL = 1e-6
+"""Probability at which equal distributions would be called different, for all variables of a pair together."""
+
+
+def draws(subject: Subject) -> dict[str, Array]:
+    """What the subject's own initialisers make on fresh builds, pooled by name; its state is put back afterwards."""
+    kept = subject.state()
+    pooled: dict[str, list[Array]] = {}
+    for build in range(BUILDS):
+        subject.initialise(1_000 + build)
+        for name, array in subject.state().arrays.items():
+            pooled.setdefault(name, []).append(array.ravel())
+    subject.load(kept)
+    return {name: np.concatenate(arrays) for name, arrays in pooled.items()}
+
+
+def compare_initialisation(rung: RungMeasurement, legacy: dict[str, Array], modern: dict[str, Array]) -> None:
+    """Compares constants exactly and draws by the two-sample Kolmogorov-Smirnov test."""
+    from scipy import stats
+
+    for name in legacy.keys() ^ modern.keys():
+        rung.lack(f"{name} is initialised on one side only")
+    drawn = [name for name in legacy if name in modern and np.ptp(legacy[name]) > 0]
+    for name in legacy:
+        if name not in modern:
+            continue
+        a, b = legacy[name], modern[name]
+        rung.compared += 1
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            rung.fault(f"{name} is initialised with NaN or infinity")
+        elif np.ptp(a) == 0 or np.ptp(b) == 0:
+            if np.ptp(a) != np.ptp(b) or a[0] != b[0]:
+                rung.fault(f"{name} starts as {_described(a)} against {_described(b)}")
+        else:
+            p = float(stats.ks_2samp(a, b).pvalue)
+            if p < LEVEL / len(drawn):
+                rung.fault(f"{name} starts as {_described(a)} against {_described(b)} (p = {p:.1e})")
+    if not rung.faults and not rung.missing:
+        rung.notes.append(f"{len(drawn)} drawn and {rung.compared - len(drawn)} constant arrays agree")
+
+
+def _described(array: Array) -> str:
+    if np.ptp(array) == 0:
+        return f"the constant {array[0]:g}"
+    return f"mean {array.mean():.2g}, deviation {array.std():.3g}, in [{array.min():.3g}, {array.max():.3g}]"

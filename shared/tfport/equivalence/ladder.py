@@ -1,0 +1,271 @@
+"""Rungs 3 to 8: drives two or more Subjects side by side and measures how far apart they are.
+
+The legacy side is run once and each modern side is held against it. All rungs run, whatever an earlier one said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfport.data.batches import Batches
+from tfport.equivalence import losses
+from tfport.equivalence.initialisation import compare_initialisation, draws
+from tfport.equivalence.measurement import PairMeasurement, Tolerances
+from tfport.equivalence.result import LossCheck, Mover
+from tfport.equivalence.structure import compare_structure
+from tfport.state import State
+from tfport.subject import Batch, Subject
+
+WARM_STEPS = 10
+"""Rungs 3 to 6 look at two states: the initial one, and the one the legacy side reaches after this many steps."""
+
+Tick = Callable[[str], None]
+"""Called once for each unit of work, with what is being done."""
+
+
+@dataclass
+class Ladder:
+    """One legacy side against some modern sides, in one precision, in this process."""
+
+    legacy: Subject
+    moderns: Sequence[Subject]
+    names: Sequence[str]
+    """What the sides are called, the legacy side first."""
+    batches: Batches
+    initial: State
+    steps: int
+    tolerances: Sequence[Tolerances]
+    """For each modern side, what rounding explains; a first divergence is taken down only beyond it."""
+    tick: Tick = lambda _: None
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pairs = [PairMeasurement(self.names[0], name) for name in self.names[1:]]
+        self.owner = _owners(self.legacy)
+        legacy = _shapes(self.initial)
+        self.fits = [_shapes(modern.state()) == legacy for modern in self.moderns]
+
+    def run(self) -> list[PairMeasurement]:
+        """Runs rungs 1 to 8 for every modern side."""
+        self._structure()
+        self._initialisation()
+        self._still(self.initial, 0)
+        self._still(self._warm(), WARM_STEPS)
+        self._forced()
+        self._free()
+        return self.pairs
+
+    @property
+    def work(self) -> int:
+        """How many ticks `run` makes."""
+        return 2 + 2 + 2 * self.steps
+
+    # --- Rungs 1 and 2 ------------------------------------------------------------------------------------------------
+    def _structure(self) -> None:
+        for modern, pair in zip(self.moderns, self.pairs, strict=True):
+            compare_structure(pair.rung("structure"), self.legacy, modern)
+        self.tick("structure")
+
+    def _initialisation(self) -> None:
+        drawn = draws(self.legacy)
+        for modern, pair in zip(self.moderns, self.pairs, strict=True):
+            compare_initialisation(pair.rung("initialisation"), drawn, draws(modern))
+        self.tick("initialisation")
+
+    # --- Rungs 3 to 6: one state, nothing carried from one measurement to the next ------------------------------------
+    def _warm(self) -> State:
+        """The state the legacy side reaches after some steps: biases have left zero, slots are filled."""
+        self.legacy.load(self.initial)
+        for step in range(WARM_STEPS):
+            self.legacy.step(self.batches[step])
+        return self.legacy.state()
+
+    def _still(self, state: State, step: int) -> None:
+        batch = self.batches[step]
+        legacy = _Still(self.legacy, state, batch)
+        for modern, pair, tolerances in zip(self.moderns, self.pairs, self.tolerances, strict=True):
+            other = _Still(modern, carried(state, modern), batch)
+            for mode in ("training", "inference"):
+                prefix = f"{mode}/"
+                pair.rung("forward").add_all(legacy.outputs[mode], other.outputs[mode], step, None, tolerances, prefix)
+            for phase in self.legacy.phases:
+                self._loss(pair, tolerances, legacy, other, phase, step)
+                pair.rung("gradient").add_all(
+                    legacy.gradients[phase], other.gradients.get(phase, {}), step, phase, tolerances, f"{phase}/"
+                )
+                pair.rung("update").add_all(
+                    legacy.after[phase].arrays, other.after[phase].arrays, step, phase, tolerances, f"{phase}/"
+                )
+                self._movers(pair, legacy, other, phase)
+            pair.rung("update").add_all(
+                legacy.after_step.arrays, other.after_step.arrays, step, "step", tolerances, "step/", self.owner
+            )
+            for name, side in ((pair.legacy, legacy), (pair.modern, other)):
+                for text in side.broken_contract:
+                    pair.rung("update").fault(f"{name}: {text}")
+        self.tick(f"one step from step {step}")
+
+    def _loss(
+        self, pair: PairMeasurement, tolerances: Tolerances, legacy: _Still, other: _Still, phase: str, step: int
+    ) -> None:
+        name = self.legacy.spec.phase(phase).loss
+        rung = pair.rung("loss")
+        rung.add(name, legacy.losses[phase], other.losses[phase], step, phase, tolerances, self.legacy.precision)
+        for side, still in ((pair.legacy, legacy), (pair.modern, other)):
+            try:
+                value, bound = losses.recomputed(self.legacy.spec.name, phase, still.outputs["training"])
+            except KeyError as error:
+                rung.lack(f"{side}: {name} cannot be recomputed, there is no output {error}")
+                continue
+            check = LossCheck(side, phase, name, still.losses[phase], value, bound)
+            pair.loss_checks.append(check)
+            if not check.agrees:
+                rung.fault(
+                    f"{side}: the {phase} phase reports {name} {check.reported:.7g}, "
+                    f"and its outputs give {check.recomputed:.7g} (rounding explains {bound:.1e})"
+                )
+
+    def _movers(self, pair: PairMeasurement, legacy: _Still, other: _Still, phase: str) -> None:
+        mover = Mover(phase, legacy.moved(phase), other.moved(phase))
+        expected = set(mover.legacy)
+        if expected != set(mover.modern):
+            stayed = sorted(expected - set(mover.modern))
+            extra = sorted(set(mover.modern) - expected)
+            parts = [f"{_some(stayed)} did not move"] * bool(stayed) + [f"{_some(extra)} moved"] * bool(extra)
+            pair.rung("update").fault(f"phase {phase}: {' and '.join(parts)} on the modern side only")
+        pair.movers = [each for each in pair.movers if each.phase != phase] + [mover]
+
+    # --- Rungs 7 and 8 ------------------------------------------------------------------------------------------------
+    def _forced(self) -> None:
+        """Every step begins at the legacy side's state."""
+        self.legacy.load(self.initial)
+        state = self.initial
+        for step in range(self.steps):
+            batch = self.batches[step]
+            left = self.legacy.step(batch)
+            after = self.legacy.state()
+            for modern, fits, pair, tolerances in zip(
+                self.moderns, self.fits, self.pairs, self.tolerances, strict=True
+            ):
+                modern.load(state if fits else carried(state, modern))
+                self._compare_step(pair, "forced_trajectory", tolerances, left, modern.step(batch), step)
+                rung = pair.rung("forced_trajectory")
+                rung.add_all(after.arrays, modern.state().arrays, step, "step", tolerances, owner=self.owner)
+            state = after
+            self.tick(f"forced step {step + 1}")
+
+    def _free(self) -> None:
+        """All sides go on by themselves; states are compared every step until they part, then now and then."""
+        self.legacy.load(self.initial)
+        for modern in self.moderns:
+            modern.load(carried(self.initial, modern))
+        stride = max(1, self.steps // 20)
+        for step in range(self.steps):
+            batch = self.batches[step]
+            left = self.legacy.step(batch)
+            self._curve(self.names[0], left)
+            after: State | None = None
+            for modern, pair, tolerances in zip(self.moderns, self.pairs, self.tolerances, strict=True):
+                right = modern.step(batch)
+                self._curve(pair.modern, right)
+                self._compare_step(pair, "free_trajectory", tolerances, left, right, step)
+                rung = pair.rung("free_trajectory")
+                if rung.first is None or (step + 1) % stride == 0 or step + 1 == self.steps:
+                    after = after or self.legacy.state()
+                    rung.add_all(after.arrays, modern.state().arrays, step, "step", tolerances, owner=self.owner)
+            self.tick(f"free step {step + 1}")
+
+    def _compare_step(
+        self,
+        pair: PairMeasurement,
+        rung: str,
+        tolerances: Tolerances,
+        left: Mapping[str, float],
+        right: Mapping[str, float],
+        step: int,
+    ) -> None:
+        for phase in self.legacy.phases:
+            name = self.legacy.spec.phase(phase).loss
+            if phase not in right:
+                pair.rung(rung).lack(f"{name} is not reported on the modern side")
+                continue
+            pair.rung(rung).add(name, left[phase], right[phase], step, phase, tolerances, self.legacy.precision)
+
+    def _curve(self, name: str, reported: Mapping[str, float]) -> None:
+        curve = self.curves.setdefault(name, {})
+        for phase, value in reported.items():
+            curve.setdefault(self.legacy.spec.phase(phase).loss, []).append(value)
+
+
+class _Still:
+    """All that one side shows at one state: outputs, losses, gradients, and the state after each phase and a step."""
+
+    def __init__(self, subject: Subject, state: State, batch: Batch) -> None:
+        self.before = state
+        subject.load(state)
+        self.outputs = {
+            "training": subject.forward(batch, training=True),
+            "inference": subject.forward(batch, training=False),
+        }
+        self.gradients = {phase: subject.gradients(phase, batch) for phase in subject.phases}
+        self.broken_contract: list[str] = []
+        untouched = subject.state()
+        if untouched.digest() != state.digest():
+            self.broken_contract.append("forward or gradients changed the state")
+        self.losses: dict[str, float] = {}
+        self.after: dict[str, State] = {}
+        for phase in subject.phases:
+            subject.load(state)
+            self.losses[phase] = subject.run_phase(phase, batch)
+            self.after[phase] = subject.state()
+        subject.load(state)
+        for phase in subject.phases:
+            subject.run_phase(phase, batch)
+        in_order = subject.state()
+        subject.load(state)
+        subject.step(batch)
+        self.after_step = subject.state()
+        if in_order.digest() != self.after_step.digest():
+            self.broken_contract.append(f"a step is not its phases in order ({', '.join(subject.phases)})")
+
+    def moved(self, phase: str) -> tuple[str, ...]:
+        """The variables (not slots) whose bits the phase changed."""
+        return tuple(
+            name
+            for name, array in self.after[phase].arrays.items()
+            if not name.startswith("optimizer/") and not np.array_equal(array, self.before.arrays[name])
+        )
+
+
+def carried(state: State, subject: Subject) -> State:
+    """The state as `subject` can take it: what it has no place for is left out, what is missing keeps its own value."""
+    own = subject.state().arrays
+    arrays: dict[str, Any] = {
+        name: state.arrays[name] if name in state.arrays and state.arrays[name].shape == array.shape else array
+        for name, array in own.items()
+    }
+    return State(state.model, arrays)
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in state.arrays.items()}
+
+
+def _owners(subject: Subject) -> dict[str, str]:
+    """State name -> the phase that moves it."""
+    owners: dict[str, str] = {
+        variable.name: variable.optimizer for variable in subject.variables() if variable.optimizer is not None
+    }
+    for name in subject.state().arrays:
+        if name.startswith("optimizer/"):
+            owners[name] = name.split("/")[1]
+    return owners
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,68 @@
+"""Rung 1: are these the same parameters, in the same hands, under the same optimizers?"""
+
+from __future__ import annotations
+
+from tfport.equivalence.measurement import RungMeasurement
+from tfport.subject import Subject
+
+
+def compare_structure(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
+    """Compares names, counts, shapes, dtypes, flags, owners, optimizers and their hyperparameters, and state names."""
+    _compare_variables(rung, legacy, modern)
+    _compare_optimizers(rung, legacy, modern)
+    _compare_state(rung, legacy, modern)
+    if legacy.phases != modern.phases:
+        rung.fault(f"the phases are {', '.join(legacy.phases)} against {', '.join(modern.phases)}")
+
+
+def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
+    left = {variable.name: variable for variable in legacy.variables()}
+    right = {variable.name: variable for variable in modern.variables()}
+    for name in left.keys() - right.keys():
+        rung.lack(f"variable {name} {left[name].shape} is missing on the modern side")
+    for name in right.keys() - left.keys():
+        rung.lack(f"variable {name} {right[name].shape} is only on the modern side")
+    for name in left.keys() & right.keys():
+        a, b = left[name], right[name]
+        rung.compared += 1
+        if a.shape != b.shape:
+            rung.lack(f"variable {name} has shape {a.shape} against {b.shape}")
+        if a.dtype != b.dtype:
+            rung.fault(f"variable {name} is {a.dtype} against {b.dtype}")
+        if a.trainable != b.trainable:
+            rung.fault(f"variable {name} is trainable={a.trainable} against trainable={b.trainable}")
+        if a.optimizer != b.optimizer:
+            rung.fault(
+                f"variable {name} is held by the {a.optimizer or 'no'} optimizer against the {b.optimizer or 'no'} one"
+            )
+    counts = [sum(variable.parameters for variable in side.values()) for side in (left, right)]
+    if counts[0] != counts[1]:
+        rung.fault(f"{counts[0]:,} parameters against {counts[1]:,}")
+    else:
+        rung.notes.append(f"{counts[0]:,} parameters in {len(left)} variables on both sides")
+
+
+def _compare_optimizers(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
+    left = {optimizer.phase: optimizer for optimizer in legacy.optimizers()}
+    right = {optimizer.phase: optimizer for optimizer in modern.optimizers()}
+    for phase in left.keys() ^ right.keys():
+        rung.lack(f"the {phase} phase has an optimizer on one side only")
+    for phase in left.keys() & right.keys():
+        a, b = left[phase], right[phase]
+        rung.compared += 1
+        if a.algorithm != b.algorithm:
+            rung.fault(f"the {phase} optimizer is {a.algorithm} against {b.algorithm}")
+        for name in sorted(a.hyperparameters.keys() | b.hyperparameters.keys()):
+            x, y = a.hyperparameters.get(name), b.hyperparameters.get(name)
+            if x is None or y is None:
+                rung.lack(f"the {phase} optimizer's {name} is known on one side only")
+            elif x != y:
+                rung.fault(f"the {phase} optimizer's {name} is {x:.9g} against {y:.9g}")
+
+
+def _compare_state(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
+    left, right = (set(side.state().arrays) for side in (legacy, modern))
+    for name in sorted(left ^ right):
+        if name.startswith("optimizer/"):
+            rung.lack(f"{name} is part of one side's state only")
+    rung.compared += len(left & right)

@@ -1,0 +1,143 @@
+"""From what was measured in two precisions to a verdict.
+
+A difference is rounding when it shrinks from float32 to float64 as rounding does: by 2**29, the ratio of the two
+machine epsilons, give or take SLACK. FLOOR is what float64 itself may show where float32 happened to agree. Both were
+chosen from measured correct and broken ports; docs/ladder.md has the table and the command that prints it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, held_before
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, RungResult, Verdict, worst
+
+EPSILON_RATIO = 2.0**-29
+SLACK = 2.0**6
+"""How many times more than 2**-29 of the float32 difference may remain in float64."""
+FLOOR = 2.0**-42
+"""Relative float64 difference (1,024 units in the last place) that rounding may show whatever float32 showed."""
+
+
+def tolerances(float32: PairMeasurement) -> dict[str, dict[str, float]]:
+    """What rounding explains in float64, rung by rung and tensor by tensor, given what float32 showed.
+
+    A float32 difference that is as large as the tensor itself says nothing about rounding, so no share above 1 counts.
+    """
+    return {
+        name: {tensor: _allowed(relative) for tensor, relative in rung.relative.items()}
+        for name, rung in float32.rungs.items()
+    }
+
+
+def _allowed(float32_relative: float) -> float:
+    finite = min(float32_relative, 1.0) if math.isfinite(float32_relative) else 1.0
+    return max(SLACK * EPSILON_RATIO * finite, FLOOR)
+
+
+def needs_float64(float32: PairMeasurement) -> bool:
+    """Whether a numerical rung has a difference that float64 must explain."""
+    return any(not rung.same_bits for rung in float32.rungs.values())
+
+
+def judge(
+    asked: PairMeasurement,
+    float32: PairMeasurement,
+    float64: PairMeasurement | None,
+    repeat: RungResult,
+) -> PairResult:
+    """The verdicts of a pair.
+
+    Args:
+      asked: the measurement in the precision that was asked for: one of the other two.
+      float32: the measurement in float32.
+      float64: the measurement in float64; None when float32 has nothing to explain.
+      repeat: rung 0, which concerns the legacy side alone.
+    """
+    rungs = [repeat]
+    for name in RUNGS[1:]:
+        rungs.append(_judge_rung(name, asked, float32, float64))
+    held: list[str] = []
+    finished = []
+    for rung in rungs:
+        if rung.first_divergence is not None:
+            divergence = held_before(rung.first_divergence, tuple(held))
+            rung = RungResult(**{**rung.__dict__, "first_divergence": divergence})
+        finished.append(rung)
+        if rung.verdict.equal:
+            held.append(rung.rung)
+    located = next((each.rung for each in finished[FIRST_NUMERICAL:] if not each.verdict.equal), None)
+    return PairResult(
+        asked.legacy,
+        asked.modern,
+        worst([rung.verdict for rung in finished]),
+        tuple(finished),
+        located,
+        tuple(asked.movers),
+        tuple(asked.loss_checks),
+    )
+
+
+def _judge_rung(
+    name: str, asked: PairMeasurement, float32: PairMeasurement, float64: PairMeasurement | None
+) -> RungResult:
+    single, double = float32.rung(name), float64.rung(name) if float64 else None
+    shown = asked.rung(name)
+    sides = [each for each in (single, double) if each is not None]
+    missing = _united(each.missing for each in sides)
+    faults = _united(each.faults for each in sides)
+    excess, shrink = _excess(single, double)
+    first = shown.first
+    if not shown.compared or missing:
+        verdict = Verdict.NOT_COMPARABLE
+    elif faults:
+        verdict = Verdict.DIFFERENT
+    elif name == "initialisation":
+        verdict = Verdict.SAME_DISTRIBUTION
+    elif single.same_bits and (double is None or double.same_bits):
+        verdict = Verdict.IDENTICAL
+    elif double is not None and not excess:
+        verdict = Verdict.ROUNDING
+    else:
+        verdict = Verdict.DIFFERENT
+    if not verdict.equal and double is not None and double.first is not None:
+        first = double.first  # taken down only beyond what rounding explains
+    compared_numbers = RUNGS.index(name) >= FIRST_NUMERICAL
+    return RungResult(
+        rung=name,
+        verdict=verdict,
+        max_abs=shown.max_abs if compared_numbers else None,
+        max_ulp=shown.max_ulp if compared_numbers else None,
+        first_divergence=first,
+        compared=shown.compared,
+        float32_relative=_largest(single.relative) if compared_numbers else None,
+        float64_relative=_largest(double.relative) if double and compared_numbers else None,
+        shrink=shrink,
+        findings=(*missing, *faults, *shown.notes),
+    )
+
+
+def _excess(single: RungMeasurement, double: RungMeasurement | None) -> tuple[list[str], float | None]:
+    """The tensors whose float64 difference rounding does not explain, and the largest shrink ratio of the rung."""
+    if double is None:
+        return [], None
+    excess, ratios = [], []
+    for tensor, relative in double.relative.items():
+        before = single.relative.get(tensor, 0.0)
+        if not relative <= _allowed(before):
+            excess.append(tensor)
+        if relative > FLOOR:
+            ratios.append(relative / (before * EPSILON_RATIO) if 0 < before < math.inf else math.inf)
+    return excess, max(ratios, default=None)
+
+
+def _largest(relative: Mapping[str, float]) -> float:
+    return max(relative.values(), default=0.0)
+
+
+def _united(lists: object) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for each in lists:  # type: ignore[attr-defined]
+        found.update(dict.fromkeys(each))
+    return tuple(found)

@@ -1,0 +1,256 @@
+"""A Subject that lives in another process; arrays travel by files.
+
+floatx, op determinism, `disable_v2_behavior()` and the choice of Keras are global to a process, so two sides that
+disagree on one of them need a process each. RemoteSubject is the contract on this side of the door; `python -m
+tfport.remote` is the other side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfport import paradigms
+from tfport.errors import UserError
+from tfport.models.spec import ModelSpec
+from tfport.state import State
+from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
+
+
+class RemoteSubject(Subject):
+    """A Subject in a process of its own, built there by `paradigms.build`."""
+
+    def __init__(
+        self,
+        paradigm: str,
+        spec: ModelSpec,
+        precision: str = "float32",
+        seed: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts the process and builds the model in it.
+
+        Args:
+          paradigm: a name or a factory, as for `paradigms.build`.
+          spec: the model's facts.
+          precision: "float32" or "float64".
+          seed: seeds the implementation's own initialisers.
+          environment: variables set for the process beside this one's own.
+
+        Raises:
+          UserError: as `paradigms.build`; the process is gone then.
+        """
+        self.spec = spec
+        self.paradigm = paradigm
+        self.precision = precision
+        self._folder = tempfile.TemporaryDirectory(prefix="tfport-")
+        self._log = Path(self._folder.name, "stderr.txt").open("w+")  # noqa: SIM115  closed by close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tfport.remote", self._folder.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=child_environment(environment),
+        )
+        try:
+            self._call("build", paradigm=paradigm, spec=encode_spec(spec), precision=precision, seed=seed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _call(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
+        """Asks the other process for `method`; returns (value, arrays)."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        request = Path(self._folder.name, "request.npz")
+        if arrays is not None:
+            np.savez(request, allow_pickle=False, **dict(arrays))
+        try:
+            self._process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._log.flush()
+            tail = Path(self._log.name).read_text().strip().splitlines()[-3:]
+            raise UserError(f"the process of {self.paradigm} ended unasked: {' '.join(tail) or 'no message'}")
+        answer = json.loads(line)
+        if "refused" in answer:
+            raise UserError(answer["refused"])
+        if "failed" in answer:
+            raise RuntimeError(f"{self.paradigm} in its own process: {answer['failed']}")
+        found: dict[str, Array] = {}
+        if answer["arrays"]:
+            with np.load(Path(self._folder.name, "answer.npz"), allow_pickle=False) as file:
+                found = {name: file[name] for name in answer["order"]}
+        return answer["value"], found
+
+    def variables(self) -> tuple[VariableInfo, ...]:
+        """As the other process says."""
+        value, _ = self._call("variables")
+        return tuple(VariableInfo(**{**each, "shape": tuple(each["shape"])}) for each in value)
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        """As the other process says."""
+        value, _ = self._call("optimizers")
+        return tuple(OptimizerInfo(**each) for each in value)
+
+    def initialise(self, seed: int) -> None:
+        """In the other process."""
+        self._call("initialise", seed=seed)
+
+    def state(self) -> State:
+        """A copy of the other process's state."""
+        return State(self.spec.name, self._call("state")[1])
+
+    def load(self, state: State) -> None:
+        """Sends a whole state over."""
+        self._call("load", dict(state.arrays))
+
+    def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
+        """In the other process."""
+        found: dict[str, Array] = self._call("forward", batch, training=training)[1]
+        return found
+
+    def generate(self, latent: Array) -> Array:
+        """In the other process."""
+        found: dict[str, Array] = self._call("generate", {"latent": latent})[1]
+        return found["images"]
+
+    def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
+        """In the other process."""
+        found: dict[str, Array] = self._call("gradients", batch, phase=phase)[1]
+        return found
+
+    def run_phase(self, phase: str, batch: Batch) -> float:
+        """In the other process."""
+        return float(self._call("run_phase", batch, phase=phase)[0])
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """In the other process."""
+        return {phase: float(loss) for phase, loss in self._call("step", batch)[0].items()}
+
+    def save(self, folder: Path) -> None:
+        """In the other process."""
+        self._call("save", folder=str(folder.absolute()))
+
+    def restore(self, folder: Path) -> None:
+        """In the other process."""
+        self._call("restore", folder=str(folder.absolute()))
+
+    def close(self) -> None:
+        """Ends the process and removes the files."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._log.close()
+        self._folder.cleanup()
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, with its import path, for a child that must find the same modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **(extra or {})}
+
+
+def encode_spec(spec: ModelSpec) -> dict[str, Any]:
+    """What of a spec a command line can change, and its name: enough to make it again."""
+    return {
+        "name": spec.name,
+        "batch_size": spec.batching.batch_size,
+        "optimizers": [[phase, dataclasses.asdict(adam)] for phase, adam in spec.optimizers],
+    }
+
+
+def decode_spec(encoded: Mapping[str, Any]) -> ModelSpec:
+    """The inverse of `encode_spec`."""
+    from tfport import models
+    from tfport.models.spec import Adam
+
+    spec = models.get(encoded["name"])
+    return dataclasses.replace(
+        spec,
+        batching=dataclasses.replace(spec.batching, batch_size=encoded["batch_size"]),
+        optimizers=tuple((phase, Adam(**numbers)) for phase, numbers in encoded["optimizers"]),
+    )
+
+
+class _Server:
+    """The other side: one Subject, asked line by line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.subject: Subject | None = None
+
+    def build(self, paradigm: str, spec: Mapping[str, Any], precision: str, seed: int) -> None:
+        """Builds the Subject."""
+        self.subject = paradigms.build(paradigm, decode_spec(spec), precision, seed)
+
+    def answer(self, method: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Array]]:
+        """Calls one method of the contract; returns its plain value and its arrays."""
+        if method == "build":
+            self.build(**arguments)
+            return None, {}
+        subject = self.subject
+        assert subject is not None
+        if method in ("variables", "optimizers"):
+            return [dataclasses.asdict(each) for each in getattr(subject, method)()], {}
+        if method == "state":
+            return None, dict(subject.state().arrays)
+        if method in ("initialise", "save", "restore"):
+            value = arguments.get("seed", arguments.get("folder"))
+            getattr(subject, method)(value if method == "initialise" else Path(str(value)))
+            return None, {}
+        with np.load(self.folder / "request.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if method == "load":
+            subject.load(State(subject.spec.name, arrays))
+            return None, {}
+        if method == "generate":
+            return None, {"images": subject.generate(arrays["latent"])}
+        if method == "forward":
+            return None, subject.forward(arrays, arguments["training"])
+        if method == "gradients":
+            return None, subject.gradients(arguments["phase"], arrays)
+        if method == "run_phase":
+            return subject.run_phase(arguments["phase"], arrays), {}
+        return subject.step(arrays), {}
+
+
+def serve(folder: Path) -> None:
+    """Answers requests from standard input until it closes; what frameworks print goes to standard error."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    server = _Server(folder)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            value, arrays = server.answer(request["method"], request["arguments"])
+            if arrays:
+                np.savez(folder / "answer.npz", allow_pickle=False, **arrays)
+            reply = {"value": value, "arrays": bool(arrays), "order": list(arrays)}
+        except UserError as error:
+            reply = {"refused": str(error)}
+        except Exception as error:  # it must reach the process that asked, whatever it is
+            reply = {"failed": f"{type(error).__name__}: {error}"}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

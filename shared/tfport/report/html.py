@@ -1,0 +1,115 @@
+"""The comparison as one self-contained page: no network, no script, light and dark, phone and desk."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfport.equivalence.result import RUNGS, Divergence, PairResult, Report, RungResult, Verdict
+from tfport.files import write_atomically
+from tfport.report import plots, words
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from PIL.Image import Image
+
+
+def render_html(report: Report, samples: Mapping[str, Image]) -> str:
+    """The whole report as one HTML page.
+
+    Args:
+      report: what the comparison found.
+      samples: paradigm -> its sample grid, all drawn from the same z; an empty mapping leaves the section out.
+
+    Returns:
+      The page's text. Everything in it, pictures included, is inside it; a content security policy forbids the rest.
+    """
+    legacy = report.pairs[0].legacy if report.pairs else next(iter(report.curves), "")
+    return _template().render(
+        report=report,
+        headline=words.headline(report),
+        pairs=[_pair_view(report.model, number, pair) for number, pair in enumerate(report.pairs, 1)],
+        ladder=[(number, name, words.QUESTIONS[name]) for number, name in enumerate(RUNGS)],
+        chart=plots.comparison_curves(report.curves, legacy) if report.curves else "",
+        legacy=legacy,
+        samples=[_sample_view(name, image) for name, image in samples.items()],
+        verdicts=[(verdict, words.LABELS[verdict], words.MEANINGS[verdict]) for verdict in Verdict],
+        labels=words.LABELS,
+        signs=words.SIGNS,
+    )
+
+
+def write_html(path: Path, report: Report, samples: Mapping[str, Image]) -> None:
+    """Writes the page, atomically.
+
+    Raises:
+      RunError: the disk refused; an older page is untouched.
+    """
+    write_atomically(path, render_html(report, samples))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tfport.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": lambda value: "–" if value is None else words.figure(value),
+        "ulps": lambda value: "–" if value is None else words.ulps(value),
+        "title": lambda name: name.replace("_", " "),
+        "precise": lambda value: words.exact(value, "float32"),
+        "counted": words.counted,
+    }
+    return environment.get_template("compare.html")
+
+
+def _pair_view(model: str, number: int, pair: PairResult) -> dict[str, Any]:
+    """What the template needs of a pair; ids are made of numbers alone, so that no name can break a link."""
+    decided = None if pair.verdict.equal else words.first_divergence(pair)
+    return {
+        "id": f"pair-{number}",
+        "result": pair,
+        "summary": words.pair_summary(pair),
+        "rungs": {rung.rung: _rung_view(f"pair-{number}", rung) for rung in pair.rungs},
+        "findings": [(rung, finding) for rung in pair.rungs for finding in rung.findings],
+        "decided": _divergence_view(model, pair, decided) if decided else None,
+        "elsewhere": [
+            _divergence_view(model, pair, rung.first_divergence)
+            for rung in pair.rungs
+            if rung.first_divergence is not None and rung.first_divergence != decided
+        ],
+        "movers": [
+            {
+                "phase": mover.phase,
+                "both": [name for name in mover.legacy if name in mover.modern],
+                "legacy_only": words.only(mover.legacy, mover.modern),
+                "modern_only": words.only(mover.modern, mover.legacy),
+            }
+            for mover in pair.movers
+        ],
+        "moves_alike": all(set(mover.legacy) == set(mover.modern) for mover in pair.movers),
+    }
+
+
+def _rung_view(pair_id: str, rung: RungResult) -> dict[str, Any]:
+    number = RUNGS.index(rung.rung) if rung.rung in RUNGS else rung.rung
+    return {"id": f"{pair_id}-rung-{number}", "number": number, "result": rung, "key": words.key_figure(rung)}
+
+
+def _divergence_view(model: str, pair: PairResult, divergence: Divergence) -> dict[str, str]:
+    return {"place": words.place(divergence.rung, divergence), "text": words.divergence_text(model, pair, divergence)}
+
+
+def _sample_view(name: str, image: Image) -> dict[str, Any]:
+    encoded = base64.b64encode(plots.png_bytes(image)).decode()
+    width, height = image.size
+    return {"name": name, "uri": f"data:image/png;base64,{encoded}", "width": width, "height": height}
