@@ -95,7 +95,7 @@ class KerasSubject(Subject):
                 variable.name,
                 tuple(variable.shape),
                 variable.dtype.name,
-                True,
+                id(variable) in owner,
                 owner.get(id(variable)),
             )
             for name, variable in self._by_name.items()

@@ -93,7 +93,7 @@ class KerasSubject(Subject):
                 variable.path,
                 tuple(variable.shape),
                 keras.backend.standardize_dtype(variable.dtype),
-                True,
+                id(variable) in owner,
                 owner.get(id(variable)),
             )
             for name, variable in self._by_name.items()

@@ -11,7 +11,6 @@ from absl import app, flags, logging
 
 from tfport.errors import TrainingDiverged, UserError
 
-
 words: list[str] = []
 """The verb's arguments as they were given, for the command that a report repeats."""
 

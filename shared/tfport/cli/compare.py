@@ -8,13 +8,19 @@ Exit codes: 0 every pair is equal; 1 one is different or not comparable; 2 bad i
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfport.cli import app
 from tfport.errors import UserError
+
+if TYPE_CHECKING:
+    from tfport.equivalence.compare import Request
+    from tfport.training.side_by_side import SideBySide
 
 FLAGS = flags.FLAGS
 
@@ -31,6 +37,9 @@ flags.DEFINE_string("dataset", "digits", "Training images: digits (embedded), mn
 flags.DEFINE_string("data_dir", None, "Folder with the four IDX files; without it they are downloaded once and cached.")
 flags.DEFINE_integer("batch_size", None, "Images a batch; by default the source's.")
 flags.DEFINE_string("json", None, "File to write the report to as JSON.")
+flags.DEFINE_list(
+    "run_dirs", [], "Complete training runs, one a paradigm in the order of --paradigms: the page shows their curves."
+)
 flags.DEFINE_string("html", None, "File to write the report to as one self-contained page.")
 
 
@@ -45,6 +54,15 @@ def _output(name: str) -> Path | None:
     if not path.absolute().parent.exists():
         raise UserError(f"--{name}={value}: the folder {path.parent} does not exist; make it first.")
     return path
+
+
+def _runs(request: Request) -> SideBySide | None:
+    """The training runs that --run_dirs names; None when it names none."""
+    if not FLAGS.run_dirs:
+        return None
+    from tfport.training import side_by_side
+
+    return side_by_side.read([Path(path) for path in FLAGS.run_dirs], request.model, request.paradigms)
 
 
 def main() -> int:
@@ -63,10 +81,22 @@ def main() -> int:
         data_dir=FLAGS.data_dir,
         batch_size=FLAGS.batch_size,
     ).check()
+    runs = _runs(request)
     report, samples = compare(request, shlex.join(["tfport", "compare", *app.words]))
 
     from tfport.report import plots, terminal
 
+    spec = request.spec()
+    grids = {
+        name: plots.sample_grid(images, spec.samples.rows, spec.samples.columns, spec.data_range)
+        for name, images in samples.items()
+    }
+    if runs is not None:
+        from tfport.training import side_by_side
+
+        origin = side_by_side.described(runs, [Path(path) for path in FLAGS.run_dirs])
+        report = dataclasses.replace(report, curves=runs.curves, curve_steps=runs.steps, curve_origin=origin)
+        grids = runs.samples
     terminal.print_report(report)
     if json_path is not None:
         write_json(json_path, report.as_json())
@@ -74,11 +104,6 @@ def main() -> int:
     if html_path is not None:
         from tfport.report.html import write_html
 
-        spec = request.spec()
-        grids = {
-            name: plots.sample_grid(images, spec.samples.rows, spec.samples.columns, spec.data_range)
-            for name, images in samples.items()
-        }
         write_html(html_path, report, grids)
         print(f"Report: {html_path}")
     return 0 if report.equal else 1

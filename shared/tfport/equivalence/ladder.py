@@ -135,8 +135,10 @@ class Ladder:
         if expected != set(mover.modern):
             stayed = sorted(expected - set(mover.modern))
             extra = sorted(set(mover.modern) - expected)
-            parts = [f"{_some(stayed)} did not move"] * bool(stayed) + [f"{_some(extra)} moved"] * bool(extra)
-            pair.rung("update").fault(f"phase {phase}: {' and '.join(parts)} on the modern side only")
+            if stayed:
+                pair.rung("update").fault(f"phase {phase}: {_some(stayed)} did not move on the modern side")
+            if extra:
+                pair.rung("update").fault(f"phase {phase}: {_some(extra)} moved on the modern side alone")
         pair.movers = [each for each in pair.movers if each.phase != phase] + [mover]
 
     # --- Rungs 7 and 8 ------------------------------------------------------------------------------------------------

@@ -165,7 +165,11 @@ class Report:
     batch_size: int
     pairs: tuple[PairResult, ...]
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Paradigm -> loss name -> the free trajectory's reported loss, one value a step."""
+    """Paradigm -> loss name -> reported loss: of the free trajectory, one value a step, or of the training runs."""
+    curve_steps: tuple[int, ...] = ()
+    """The training step of each value of a curve, counted from 1; empty where there is one value a step."""
+    curve_origin: str = ""
+    """Where curves and samples come from, in a sentence; empty where it is the free trajectory."""
     seconds: dict[str, float] = field(default_factory=dict)
     """What took how long, in seconds."""
     versions: dict[str, str] = field(default_factory=dict)

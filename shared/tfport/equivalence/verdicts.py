@@ -101,8 +101,8 @@ def _judge_rung(
         verdict = Verdict.ROUNDING
     else:
         verdict = Verdict.DIFFERENT
-    if not verdict.equal and double is not None and double.first is not None:
-        first = double.first  # taken down only beyond what rounding explains
+    if not verdict.equal and double is not None:
+        first = double.first  # taken down only beyond what rounding explains; None where names alone fail
     compared_numbers = RUNGS.index(name) >= FIRST_NUMERICAL
     return RungResult(
         rung=name,

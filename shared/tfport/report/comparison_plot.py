@@ -26,7 +26,7 @@ _MODERN: tuple[dict[str, Any], ...] = (
 _LOSS_STYLES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1.2, 1.8)), (0, (8, 2, 1.5, 2)))
 
 
-def draw(curves: Curves, legacy: str, unit: str) -> str:
+def draw(curves: Curves, legacy: str, unit: str, steps: Sequence[int] = ()) -> str:
     """The chart as an `<svg>` element; see `tfport.report.plots.comparison_curves`."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -38,22 +38,26 @@ def draw(curves: Curves, legacy: str, unit: str) -> str:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
         for axes in (top, bottom):
             axes.patch.set_visible(False)
-        _losses(top, curves, legacy, moderns, unit)
-        _distances(bottom, curves, legacy, moderns, unit)
+        _losses(top, curves, legacy, moderns, unit, steps)
+        _distances(bottom, curves, legacy, moderns, unit, steps)
         canvas.count_steps(bottom)
         label = f"Loss against training step for {', '.join(curves)}, and each one's distance from {legacy}."
         return canvas.inline_svg(figure, label)
 
 
-def _losses(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit: str) -> None:
+def _losses(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit: str, steps: Sequence[int]) -> None:
     ends: dict[str, float] = {}
     for name in [legacy, *moderns]:
         style = _LEGACY if name == legacy else _modern_style(moderns.index(name))
         for number, (loss, values) in enumerate(curves.get(name, {}).items()):
             points = canvas.series(values)
-            steps = np.arange(len(points), dtype=np.float64)
             dot = canvas.marker(points) if len(points) < 3 or not np.isfinite(points).all() else ""
-            axes.plot(*canvas.thin(steps, points), marker=dot, label=name if number == 0 else "_", **style)
+            axes.plot(
+                *canvas.thin(_numbers(steps, len(points)), points),
+                marker=dot,
+                label=name if number == 0 else "_",
+                **style,
+            )
             finite = points[np.isfinite(points)]
             if len(finite):
                 ends.setdefault(loss, float(finite[-1]))
@@ -76,7 +80,7 @@ def _name_lines(axes: Axes, ends: dict[str, float]) -> None:
         axes.text(1.01, floor, loss, transform=axes.transAxes, va="center", fontweight="bold")
 
 
-def _distances(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit: str) -> None:
+def _distances(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit: str, steps: Sequence[int]) -> None:
     from matplotlib.lines import Line2D
 
     axes.set_title(f"Distance from {legacy}, log axis", pad=8)
@@ -98,8 +102,12 @@ def _distances(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit
             distance, remark = _distance(values, partner)
             if np.isfinite(distance).any():
                 drawn = True
-                steps = np.arange(len(distance), dtype=np.float64)
-                axes.plot(*canvas.thin(steps, distance), marker=canvas.marker(distance), markersize=4, **style)
+                axes.plot(
+                    *canvas.thin(_numbers(steps, len(distance)), distance),
+                    marker=canvas.marker(distance),
+                    markersize=4,
+                    **style,
+                )
             else:
                 style["alpha"] = 0.45
             handles.append(Line2D([], [], label=f"{name} {loss}{remark}", **style))
@@ -134,3 +142,8 @@ def _distance(values: Sequence[float], partner: Sequence[float]) -> tuple[canvas
 
 def _modern_style(number: int) -> dict[str, Any]:
     return {"color": canvas.PALETTE[number % len(canvas.PALETTE)], **_MODERN[number % len(_MODERN)]}
+
+
+def _numbers(steps: Sequence[int], count: int) -> canvas.Series:
+    """The step number of each of `count` values [count]; 1, 2, ... where none are given."""
+    return np.asarray(steps[:count] if len(steps) >= count else np.arange(1, count + 1), np.float64)

@@ -173,13 +173,19 @@ def moving_mean(values: canvas.Series, window: int) -> canvas.Series:
     return np.where(finite, total / np.maximum(count, 1.0), np.nan)
 
 
-def comparison_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], legacy: str, unit: str = "nats") -> str:
+def comparison_curves(
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    legacy: str,
+    unit: str = "nats",
+    steps: Sequence[int] = (),
+) -> str:
     """Every paradigm's losses over each other, and beneath how far each lies from the legacy side's.
 
     Args:
       curves: paradigm -> loss name -> [steps], as in Report.curves.
       legacy: the paradigm that the others are measured from.
       unit: what the losses are counted in, for the axes.
+      steps: the training step of each value; empty where there is one value a step, from step 1.
 
     Returns:
       An `<svg>` element for an HTML page, the same text for the same curves; its colours follow the page's
@@ -187,4 +193,4 @@ def comparison_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], legac
     """
     from tfport.report.comparison_plot import draw
 
-    return draw(curves, legacy, unit)
+    return draw(curves, legacy, unit, steps)
