@@ -35,6 +35,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+prove: $(STAMP)
+	$(BIN)/python tests/prove.py
+
 clean:
 	rm -rf $(VENV) runs build *.egg-info shared/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

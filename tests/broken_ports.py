@@ -7,10 +7,11 @@ from typing import Any
 from unittest import mock
 
 import tensorflow as tf
-from tf2_eager.gradient_tape.vanilla_gan import VanillaGan as TapeGan
-from tf2_eager.keras3 import vanilla_gan as keras3
 from tfport.models.spec import Dense, ModelSpec
 from tfport.subject import Array, Batch
+
+from tf2_eager.gradient_tape.vanilla_gan import VanillaGan as TapeGan
+from tf2_eager.keras3 import vanilla_gan as keras3
 
 
 def epsilon_1e_7(spec: ModelSpec, precision: str, seed: int) -> TapeGan:

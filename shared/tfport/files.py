@@ -95,17 +95,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     sync_folder(file)
             sync_folder(temporary)
             temporary.chmod(0o755)
-            if path.exists():
-                aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-                path.rename(aside / path.name)
-                temporary.rename(path)
-                shutil.rmtree(aside)
-            else:
-                temporary.rename(path)
+            _put_in_place(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(path.parent)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Renames a folder to `path`; what lay there before is removed after that, or put back when it fails."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    try:
+        path.rename(aside / path.name)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            (aside / path.name).rename(path)
+            raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

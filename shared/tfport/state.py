@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +106,26 @@ def read(path: Path) -> State:
         with np.load(path, allow_pickle=False) as file:
             if _HEADER not in file.files:
                 raise CheckpointError(f"{path} is an .npz but not a tfport state: it has no {_HEADER} entry.")
-            header = json.loads(str(file[_HEADER]))
+            header = dict(json.loads(str(file[_HEADER])))
             arrays = {name: file[name] for name in file.files if name != _HEADER}
+        schema = header["schema"]
+        model, names = str(header.get("model")), list(header.get("names", ()))
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist.") from None
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a whole tfport state file ({error}).") from None
-    if header.get("schema") != SCHEMA:
+    except Exception as error:  # the readers of zip and of arrays raise whatever the damaged bytes lead them to
         raise CheckpointError(
-            f"{path} has state schema {header.get('schema')!r}; this tfport reads schema {SCHEMA}. "
+            f"{path} is not a whole tfport state file ({type(error).__name__}: {error}); write it again."
+        ) from None
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"{path} has state schema {schema!r}; this tfport reads schema {SCHEMA}. "
             "Use the tfport version that wrote it."
         )
-    if sorted(arrays) != header["names"]:
-        raise CheckpointError(f"{path} is damaged: it lists {len(header['names'])} arrays and holds {len(arrays)}.")
-    return State(header["model"], arrays)
+    if sorted(arrays) != names:
+        raise CheckpointError(f"{path} is damaged: it lists {len(names)} arrays and holds {len(arrays)}.")
+    return State(model, arrays)
 
 
 def fresh(model: str, weights: Mapping[str, Array], slots: Mapping[str, list[str]]) -> State:

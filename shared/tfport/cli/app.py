@@ -22,7 +22,9 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
     """
     program = f"tfport {name}"
     for flag, value in defaults.items():
-        flags.FLAGS.set_default(flag, value)
+        flags.FLAGS.set_default(flag, value)  # for --help
+    # As if they had been written first, so that --resume refuses a run of another paradigm.
+    arguments = [*(f"--{flag}={value}" for flag, value in defaults.items()), *arguments]
     asked = {word.lstrip("-") for word in arguments if word.startswith("-")}
     if asked & {"h", "help", "helpshort"}:
         print(f"{verb.__doc__}\nFlags:\n{flags.FLAGS.module_help(verb)}\n\n--helpfull lists absl's own flags too.")
@@ -36,7 +38,7 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
             rest: list[str] = flags.FLAGS(argv)
         except flags.Error as error:
             _refuse(program, str(error).removeprefix("FATAL Flags parsing error: "))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             _refuse(program, f"a --flagfile cannot be read: {error}")
         if len(rest) > 1:
             _refuse(program, f"{rest[1]!r} is not a flag; flags are written --name=value (see {program} --help).")

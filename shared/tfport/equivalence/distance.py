@@ -10,7 +10,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-_INTEGERS = {4: np.int32, 8: np.int64}
+_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
+"""Size in bytes -> the integer that a float of that size is read as."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,22 @@ IDENTICAL = Distance(True, 0.0, 0.0, 0)
 FAILED = Distance(False, math.inf, math.inf, -1)
 
 
+def counted(array: Array) -> bool:
+    """Whether the array holds integers or truth values, between which rounding explains nothing."""
+    return array.dtype.kind in "iub"
+
+
+def _floating(array: Array) -> bool:
+    """Whether the array holds floats whose bits can be counted."""
+    return array.dtype.kind == "f" and array.dtype.itemsize in _INTEGERS
+
+
+def _gap(left: Array, right: Array) -> Array:
+    """Elementwise |left - right| of integers as uint64, which holds the distance of any two 64 bit integers."""
+    high, low = np.maximum(left, right), np.minimum(left, right)
+    return high.astype(np.uint64) - low.astype(np.uint64)
+
+
 def _ordered(array: Array) -> Array:
     """Floats as integers that count representable numbers in order, with both zeros at 0."""
     bits = array.view(_INTEGERS[array.dtype.itemsize])
@@ -38,16 +55,21 @@ def _ordered(array: Array) -> Array:
 
 
 def ulps(legacy: Array, modern: Array) -> Array:
-    """Elementwise distance in units in the last place, float64; arrays of one floating dtype and shape."""
-    return np.abs(_ordered(legacy).astype(np.float64) - _ordered(modern).astype(np.float64))
+    """Elementwise distance in units in the last place, uint64; arrays of one floating dtype and shape."""
+    return _gap(_ordered(legacy), _ordered(modern))
 
 
 def same_bits(legacy: Array, modern: Array) -> bool:
-    """Whether dtype, shape and every bit agree and every value is finite: NaN is never equal, not even to itself."""
+    """Whether dtype, shape and every bit agree and every value is finite: NaN is never equal, not even to itself.
+
+    Nor is anything in a dtype that is neither float16, float32, float64, an integer nor bool.
+    """
     if legacy.dtype != modern.dtype or legacy.shape != modern.shape or not legacy.size:
         return False
-    if not np.issubdtype(legacy.dtype, np.floating):
+    if counted(legacy):
         return bool(np.array_equal(legacy, modern))
+    if not _floating(legacy):
+        return False
     kind = _INTEGERS[legacy.dtype.itemsize]
     left, right = np.ascontiguousarray(legacy), np.ascontiguousarray(modern)
     return bool(np.array_equal(left.view(kind), right.view(kind))) and bool(np.isfinite(left).all())
@@ -59,10 +81,13 @@ def distance(legacy: Array, modern: Array) -> Distance:
         return IDENTICAL
     if legacy.shape != modern.shape or legacy.dtype != modern.dtype or not legacy.size:
         return FAILED
-    if not np.issubdtype(legacy.dtype, np.floating):
-        gap = float(np.abs(legacy.astype(np.float64) - modern.astype(np.float64)).max())
-        return Distance(False, gap, gap / max(float(np.abs(legacy).max()), 1.0), int(gap))
-    absolute = float(np.abs(legacy - modern).max())
+    if counted(legacy):
+        gap = int(_gap(legacy, modern).max())
+        return Distance(False, float(gap), gap / max(float(np.abs(legacy.astype(np.float64)).max()), 1.0), gap)
+    if not _floating(legacy):
+        return FAILED
+    with np.errstate(invalid="ignore", over="ignore"):
+        absolute = float(np.abs(legacy - modern).max())
     if not math.isfinite(absolute):
         return FAILED
     scale = float(np.abs(legacy).max())
@@ -93,7 +118,7 @@ def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0) -> Mism
     if legacy.shape != modern.shape or not legacy.size:
         return None
     left, right = legacy.astype(np.float64), modern.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(left - right)
     finite = np.isfinite(left) & np.isfinite(right)
     scale = float(np.abs(left[np.isfinite(left)]).max(initial=0.0))
@@ -110,17 +135,18 @@ def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0) -> Mism
     index = tuple(int(each) for each in np.unravel_index(int(np.argmax(beyond)), legacy.shape))
     a, b = float(left[index]), float(right[index])
     whole = bool(finite[index])
-    floating = legacy.dtype == modern.dtype and np.issubdtype(legacy.dtype, np.floating)
     absolute = abs(a - b) if whole else math.inf
+    one, other = legacy[index].reshape(1), modern[index].reshape(1)
+    ulp = -1
+    if whole and legacy.dtype == modern.dtype and (counted(legacy) or _floating(legacy)):
+        ulp = int((_gap if counted(legacy) else ulps)(one, other)[0])
     return Mismatch(
         index,
         a,
         b,
         absolute,
         absolute / abs(a) if whole and a else (0.0 if absolute == 0 else math.inf),
-        (int(ulps(legacy[index].reshape(1), modern[index].reshape(1))[0]) if floating else int(absolute))
-        if whole
-        else -1,
+        ulp,
         float(gap.max()) if finite.all() else math.inf,
         int(beyond.sum()),
         int(legacy.size),

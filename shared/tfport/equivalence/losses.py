@@ -39,7 +39,7 @@ RECOMPUTE: dict[tuple[str, str], Callable[[Outputs], float]] = {
 
 
 def recomputed(model: str, phase: str, outputs: Outputs) -> tuple[float, float]:
-    """The loss, and a bound on what rounding of the outputs can do to it.
+    """The loss, and a bound on what rounding of the outputs can do to it; 0 where the loss is not finite.
 
     The bound is how far the loss moves when every output is moved by 64 units in its last place either way, plus as
     many units in the last place of the loss for its own sum.
@@ -49,6 +49,8 @@ def recomputed(model: str, phase: str, outputs: Outputs) -> tuple[float, float]:
     """
     formula = RECOMPUTE[model, phase]
     value = formula(outputs)
+    if not np.isfinite(value):
+        return value, 0.0  # with an infinite bound every reported loss would agree
     bound = 0.0
     epsilon = float(np.finfo(next(iter(outputs.values())).dtype).eps)
     for sign in (-1, 1):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.equivalence.distance import Distance, distance, first_mismatch
+from tfport.equivalence.distance import Distance, counted, distance, first_mismatch
 from tfport.equivalence.result import Divergence, LossCheck, Mover
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +29,7 @@ class RungMeasurement:
     relative: dict[str, float] = field(default_factory=dict)
     """Tensor -> largest relative difference over all steps."""
     missing: list[str] = field(default_factory=list)
-    """Names that only one side has, or whose shapes differ: nothing can be compared there."""
+    """Names that only one side has, are empty, or differ in shape or dtype: nothing can be compared there."""
     faults: list[str] = field(default_factory=list)
     """Findings that make the rung fail whatever the numbers say."""
     notes: list[str] = field(default_factory=list)
@@ -45,7 +45,10 @@ class RungMeasurement:
         tolerances: Tolerances,
         dtype: str,
     ) -> Distance:
-        """Compares one tensor and takes down how far apart it is; keeps the first place that exceeds its tolerance."""
+        """Compares one tensor and takes down how far apart it is; keeps the first place that exceeds its tolerance.
+
+        A value that is not finite, and a count that differs, are faults: the other precision cannot explain them away.
+        """
         left, right = (value if isinstance(value, np.ndarray) else np.array(value, dtype) for value in (legacy, modern))
         self.compared += 1
         found = distance(left, right)
@@ -54,12 +57,21 @@ class RungMeasurement:
             return found
         self.same_bits = False
         self.max_abs = max(self.max_abs, found.absolute)
+        if found.ulp == -1 and self.max_ulp != -1 and left.shape == right.shape and left.dtype == right.dtype:
+            self.fault(f"{tensor} has no finite distance at step {step}, nor perhaps what comes after it")
         self.max_ulp = -1 if -1 in (self.max_ulp, found.ulp) else max(self.max_ulp, found.ulp)
         self.relative[tensor] = max(self.relative.get(tensor, 0.0), found.relative)
         if left.shape != right.shape:
             self.lack(f"{tensor}: shape {left.shape} against {right.shape}")
             return found
+        if left.dtype != right.dtype:
+            self.lack(f"{tensor}: dtype {left.dtype} against {right.dtype}")
+        if not left.size:
+            self.lack(f"{tensor}: empty on both sides")
         tolerance = tolerances.get(self.rung, {}).get(tensor, 0.0)
+        if counted(left):
+            self.fault(f"{tensor} is a count, and differs first at step {step}")
+            tolerance = 0.0
         if self.first is None and (not tolerance or found.relative > tolerance):
             self._note_first(tensor, left, right, step, phase, tolerance)
         return found

@@ -99,27 +99,31 @@ def read_manifest(checkpoint: Checkpoint) -> dict[str, Any]:
       CheckpointError: the manifest or a file is missing or damaged, or the format is another.
     """
     folder = checkpoint.folder
-    remedy = f"delete {folder} to go on from the checkpoint before it"
+    remedy = _remedy(checkpoint)
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
-        files = dict(manifest["files"])
+        manifest: dict[str, Any] = dict(json.loads((folder / _MANIFEST).read_text()))
         found_format = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} has no readable {_MANIFEST} ({error}); {remedy}.") from None
+        files = {str(name): (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
+        if not isinstance(manifest["state_digest"], str):
+            raise ValueError("its state_digest is no text")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{folder} has no readable {_MANIFEST} ({type(error).__name__}: {error}); {remedy}."
+        ) from None
     if found_format != FORMAT:
         raise CheckpointError(
             f"{folder} has checkpoint format {found_format!r}, and this tfport reads format {FORMAT}; "
             "go on with the tfport version that wrote it."
         )
-    for name, facts in files.items():
+    for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; {remedy}.")
-        if path.stat().st_size != facts["bytes"]:
+        if path.stat().st_size != size:
             raise CheckpointError(
-                f"{path} has {path.stat().st_size:,} bytes, not {facts['bytes']:,}: it was cut or changed; {remedy}."
+                f"{path} has {path.stat().st_size} bytes, not {size}: it was cut or changed; {remedy}."
             )
-        if sha256(path) != facts["sha256"]:
+        if sha256(path) != digest:
             raise CheckpointError(f"{path} was changed after it was written (its SHA-256 differs); {remedy}.")
     return manifest
 
@@ -140,10 +144,19 @@ def restore(checkpoint: Checkpoint, subject: Subject, seed: int) -> None:
     }
     for key, value in expected.items():
         if manifest.get(key) != value:
-            raise CheckpointError(f"{checkpoint.folder} is of {key} {manifest.get(key)!r}; this run has {value!r}.")
+            raise CheckpointError(
+                f"{checkpoint.folder} is of {key} {manifest.get(key)!r}; this run has {value!r}: "
+                f"{_remedy(checkpoint)}."
+            )
     subject.restore(checkpoint.folder)
     if subject.state().digest() != manifest["state_digest"]:
         raise CheckpointError(
             f"{checkpoint.folder} was read, but the state it gave is not the one that was saved: "
-            f"another version of the framework? It was written with {manifest.get('versions')}."
+            f"another version of the framework? It was written with {manifest.get('versions')}: "
+            f"use those, or {_remedy(checkpoint)}."
         )
+
+
+def _remedy(checkpoint: Checkpoint) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    return f"delete {checkpoint.folder} to go on from the checkpoint before it"

@@ -14,6 +14,9 @@ from tfport.models.spec import ModelSpec
 from tfport.randomness import MAX_SEED, MAX_STEP
 
 
+_SMALLEST_RATE = 1e-37
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run, complete: from this alone the run can be repeated or gone on with."""
@@ -77,8 +80,11 @@ def check(config: RunConfig) -> RunConfig:
     for name in ("log_every", "sample_every", "checkpoint_every"):
         whole(name, getattr(config, name), 1, MAX_STEP)
     rate = config.learning_rate
-    if rate is not None and not (math.isfinite(rate) and 0 < rate <= 1e3):
-        raise UserError(f"--learning_rate={rate} is out of range: expected a number above 0 and at most 1000.")
+    # The optimizers hold the rate in float32, where a tiny one would be zero or flushed to it.
+    if rate is not None and not (math.isfinite(rate) and _SMALLEST_RATE <= rate <= 1e3):
+        raise UserError(
+            f"--learning_rate={rate} is out of range: expected a number above 0 (from {_SMALLEST_RATE:g}) to 1000."
+        )
     return config
 
 

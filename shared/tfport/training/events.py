@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class EventWriter:
     """One event file in `folder`; a resumed run writes another, and TensorBoard drops what its start replaces."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Opens a new file that begins at `step`.
+    def __init__(self, folder: Path, start: int) -> None:
+        """Opens a new file for a run that goes on after `start` steps.
 
         Raises:
           RunError: the folder cannot be written.
@@ -36,7 +36,9 @@ class EventWriter:
             path.touch()
         self._writer = tf.io.TFRecordWriter(str(path))
         self._write(self._v1.Event(file_version="brain.Event:2"))
-        self._write(self._v1.Event(step=step, session_log=self._v1.SessionLog(status=self._v1.SessionLog.START)))
+        # Readers drop what older files hold of this step and later ones; step `start` itself was logged and stays.
+        first = start + 1 if start else 0
+        self._write(self._v1.Event(step=first, session_log=self._v1.SessionLog(status=self._v1.SessionLog.START)))
 
     def _write(self, event: object) -> None:
         event.wall_time = time.time()  # type: ignore[attr-defined]

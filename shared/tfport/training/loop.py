@@ -129,11 +129,11 @@ class _Run:
                     step += 1
                     bar.update()
                     self._after(step, last, bar)
+            if self.saved != step:
+                checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
         except TrainingDiverged:
             self._end("diverged", step)
             raise
-        if self.saved != step:
-            checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
         stopped = received[0] if received and step < self.config.steps else None
         if stopped is None:
             if not self.directory.sample_path(step).exists():

@@ -47,6 +47,8 @@ def read(path: Path) -> list[list[float]]:
         lines = text.splitlines()
         whole = lines if text.endswith("\n") else lines[:-1]
         rows = list(csv.reader(whole))
+        if any(len(row) != len(rows[0]) for row in rows):
+            raise ValueError(f"its rows have not all {len(rows[0])} columns")
         return [[float(value) for value in row] for row in rows[1:]]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is not a metrics file ({error}); move it away and resume.") from None

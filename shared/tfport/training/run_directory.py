@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,6 +71,9 @@ class RunDirectory:
         fields = {field.name for field in dataclasses.fields(RunConfig)}
         if not isinstance(saved, dict) or set(saved) != fields:
             raise RunError(f"{self.record} does not hold a whole configuration; choose another --run_dir.")
+        for name, kind in _KINDS.items():
+            if not isinstance(saved[name], kind) or isinstance(saved[name], bool):
+                raise RunError(f"{self.record} holds {name} {saved[name]!r}; choose another --run_dir.")
         return RunConfig(**{**saved, "run_dir": str(self.path)})
 
     def begin(self, config: RunConfig, dataset: Dataset) -> None:
@@ -85,9 +89,14 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """Raises RunError unless a new run may begin here."""
-        if self.record.exists():
+        with explained(self.path):
+            begun = self.record.exists()
+            taken = self.path.exists() and (
+                not self.path.is_dir() or not all(_BEFORE_RUN.fullmatch(each.name) for each in self.path.iterdir())
+            )
+        if begun:
             raise RunError(f"{self.path} already holds a run. Go on with it by --resume, or choose another --run_dir.")
-        if self.path.exists() and (not self.path.is_dir() or any(each.name != _LOCK for each in self.path.iterdir())):
+        if taken:
             raise RunError(f"{self.path} is in the way and holds no run; choose another --run_dir.")
 
     def check_resumable(self, config: RunConfig, digest: str) -> list[str]:
@@ -102,6 +111,10 @@ class RunDirectory:
         """
         record = self.read()
         begun = self.config()
+        try:
+            begun_digest, begun_versions = str(record["dataset"]["digest"]), dict(record["versions"])
+        except (KeyError, TypeError, ValueError):
+            raise RunError(f"{self.record} names no data or no versions; choose another --run_dir.") from None
         for name in _IMMUTABLE:
             old, new = getattr(begun, name), getattr(config, name)
             if old != new:
@@ -109,15 +122,15 @@ class RunDirectory:
                     f"{self.path} was begun with --{name}={old}, not {new}: leave --{name} out to go on with it, "
                     "or choose another --run_dir for a new run."
                 )
-        if record["dataset"]["digest"] != digest:
+        if begun_digest != digest:
             raise RunError(
-                f"{self.path} was begun on other images (data digest {record['dataset']['digest'][:12]}, "
+                f"{self.path} was begun on other images (data digest {begun_digest[:12]}, "
                 f"now {digest[:12]}): point --data_dir at the same files."
             )
         now = versions()
         return [
             f"the run was begun under {name} {old} and goes on under {now.get(name)}: the bits may differ from here"
-            for name, old in record["versions"].items()
+            for name, old in begun_versions.items()
             if now.get(name) != old
         ]
 
@@ -158,7 +171,8 @@ class RunDirectory:
     def discard_after(self, step: int) -> None:
         """Removes pictures of later steps, and what a killed process left half written."""
         for picture in self.samples.glob("step-*.png"):
-            if int(picture.stem.removeprefix("step-")) > step:
+            number = picture.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
                 picture.unlink()
         for leftover in [*self.path.glob(".*.*"), *self.samples.glob(".*"), *self.checkpoints.glob(".*")]:
             if leftover.name == _LOCK:
@@ -187,3 +201,12 @@ class RunDirectory:
 
 
 _LOCK = ".lock"
+_BEFORE_RUN = re.compile(r"\.lock|\.run\.json\..*")
+"""What a process that was killed before its run began may have left."""
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "paradigm", "dataset", "precision"), str),
+    **dict.fromkeys(("steps", "batch_size", "seed", "log_every", "sample_every", "checkpoint_every"), int),
+    "data_dir": (str, type(None)),
+    "learning_rate": (float, int, type(None)),
+}

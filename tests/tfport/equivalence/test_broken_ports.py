@@ -26,9 +26,14 @@ class Expected:
 DIFFERENT, NOT_COMPARABLE = Verdict.DIFFERENT, Verdict.NOT_COMPARABLE
 
 TABLE: dict[str, Expected] = {
-    "epsilon_1e_7": Expected(DIFFERENT, r"optimizer's epsilon is 9\.9\d+e-09 against 1\.0?\d*e-07|1e-07", "update", "discriminator"),
+    "epsilon_1e_7": Expected(
+        DIFFERENT, r"optimizer's epsilon is 9\.9\d+e-09 against 1\.0?\d*e-07|1e-07", "update", "discriminator"
+    ),
     "frozen_discriminator": Expected(
-        NOT_COMPARABLE, r"discriminator/hidden/kernel is held by the discriminator optimizer against the no one", "gradient", "discriminator"
+        NOT_COMPARABLE,
+        r"discriminator/hidden/kernel is held by the discriminator optimizer against the no one",
+        "gradient",
+        "discriminator",
     ),
     "half_steps": Expected(DIFFERENT, None, "loss", "discriminator"),
     "no_bias": Expected(NOT_COMPARABLE, r"variable generator/output/bias \(784,\) is missing", "forward", None),
@@ -36,7 +41,9 @@ TABLE: dict[str, Expected] = {
     "frozen_noise": Expected(DIFFERENT, None, "loss", "discriminator"),
     "simultaneous": Expected(DIFFERENT, None, "update", "generator"),
     "half_reported": Expected(DIFFERENT, None, "loss", "discriminator"),
-    "wide_weights": Expected(DIFFERENT, r"generator/hidden/kernel starts as .*deviation 0\.01, .* against .*0\.05", None, None),
+    "wide_weights": Expected(
+        DIFFERENT, r"generator/hidden/kernel starts as .*deviation 0\.01, .* against .*0\.05", None, None
+    ),
 }
 
 
