@@ -47,9 +47,17 @@ def normal(seed: int, stream: str, step: int, shape: tuple[int, ...], precision:
     """Standard normal numbers of `shape` for one step of one stream; see the module's text for the generator."""
     import tensorflow as tf
 
-    with tf.init_scope(), tf.device("cpu"):
+    def draw() -> Any:
         key = tf.constant(stateless_seed(seed, stream, step), tf.int64)
-        values: Array = tf.random.stateless_normal(shape, key, dtype=tf.float32, alg="philox").numpy()
+        return tf.random.stateless_normal(shape, key, dtype=tf.float32, alg="philox")
+
+    values: Array
+    with tf.init_scope(), tf.device("cpu"):
+        if tf.executing_eagerly():
+            values = draw().numpy()
+        else:  # the caller has a v1 graph as default, or has switched eager execution off
+            with tf.Graph().as_default(), tf.device("cpu"), tf.compat.v1.Session() as session:
+                values = session.run(draw())
     return values.astype(precision)
 
 

@@ -7,6 +7,7 @@ tfport.remote` is the other side.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport import paradigms
+from tfport import errors, paradigms
 from tfport.errors import UserError
 from tfport.models.spec import ModelSpec
 from tfport.state import State
@@ -73,20 +74,19 @@ class RemoteSubject(Subject):
         assert self._process.stdin is not None and self._process.stdout is not None
         request = Path(self._folder.name, "request.npz")
         if arrays is not None:
-            np.savez(request, allow_pickle=False, **dict(arrays))
+            np.savez(request, **dict[str, Any](arrays))  # numpy before 2.1 would take allow_pickle for an array
         try:
             self._process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
-            self._log.flush()
-            tail = Path(self._log.name).read_text().strip().splitlines()[-3:]
+        if not line.endswith("\n"):
+            tail = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]
             raise UserError(f"the process of {self.paradigm} ended unasked: {' '.join(tail) or 'no message'}")
         answer = json.loads(line)
         if "refused" in answer:
-            raise UserError(answer["refused"])
+            raise getattr(errors, answer["kind"], UserError)(answer["refused"])
         if "failed" in answer:
             raise RuntimeError(f"{self.paradigm} in its own process: {answer['failed']}")
         found: dict[str, Array] = {}
@@ -151,7 +151,8 @@ class RemoteSubject(Subject):
     def close(self) -> None:
         """Ends the process and removes the files."""
         if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a request that a dead process never took
+                self._process.stdin.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -228,8 +229,8 @@ class _Server:
         if method == "gradients":
             return None, subject.gradients(arguments["phase"], arrays)
         if method == "run_phase":
-            return subject.run_phase(arguments["phase"], arrays), {}
-        return subject.step(arrays), {}
+            return float(subject.run_phase(arguments["phase"], arrays)), {}
+        return {phase: float(loss) for phase, loss in subject.step(arrays).items()}, {}
 
 
 def serve(folder: Path) -> None:
@@ -242,13 +243,13 @@ def serve(folder: Path) -> None:
         try:
             value, arrays = server.answer(request["method"], request["arguments"])
             if arrays:
-                np.savez(folder / "answer.npz", allow_pickle=False, **arrays)
-            reply = {"value": value, "arrays": bool(arrays), "order": list(arrays)}
+                np.savez(folder / "answer.npz", **dict[str, Any](arrays))
+            reply = json.dumps({"value": value, "arrays": bool(arrays), "order": list(arrays)})
         except UserError as error:
-            reply = {"refused": str(error)}
+            reply = json.dumps({"refused": str(error), "kind": type(error).__name__})
         except Exception as error:  # it must reach the process that asked, whatever it is
-            reply = {"failed": f"{type(error).__name__}: {error}"}
-        replies.write(json.dumps(reply) + "\n")
+            reply = json.dumps({"failed": f"{type(error).__name__}: {error}"})
+        replies.write(reply + "\n")
         replies.flush()
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tfport.data.batches import Batches
 from tfport.equivalence import losses
 from tfport.equivalence.initialisation import compare_initialisation, draws
@@ -93,9 +91,13 @@ class Ladder:
                 prefix = f"{mode}/"
                 pair.rung("forward").add_all(legacy.outputs[mode], other.outputs[mode], step, None, tolerances, prefix)
             for phase in self.legacy.phases:
+                if phase not in other.after:
+                    for rung in ("loss", "gradient", "update"):
+                        pair.rung(rung).lack(f"phase {phase} is missing on the modern side")
+                    continue
                 self._loss(pair, tolerances, legacy, other, phase, step)
                 pair.rung("gradient").add_all(
-                    legacy.gradients[phase], other.gradients.get(phase, {}), step, phase, tolerances, f"{phase}/"
+                    legacy.gradients[phase], other.gradients[phase], step, phase, tolerances, f"{phase}/"
                 )
                 pair.rung("update").add_all(
                     legacy.after[phase].arrays, other.after[phase].arrays, step, phase, tolerances, f"{phase}/"
@@ -192,15 +194,19 @@ class Ladder:
     ) -> None:
         for phase in self.legacy.phases:
             name = self.legacy.spec.phase(phase).loss
-            if phase not in right:
-                pair.rung(rung).lack(f"{name} is not reported on the modern side")
-                continue
-            pair.rung(rung).add(name, left[phase], right[phase], step, phase, tolerances, self.legacy.precision)
+            for side, reported in (("legacy", left), ("modern", right)):
+                if phase not in reported:
+                    pair.rung(rung).lack(f"{name} is not reported on the {side} side")
+            if phase in left and phase in right:
+                pair.rung(rung).add(name, left[phase], right[phase], step, phase, tolerances, self.legacy.precision)
+        for phase in right.keys() - set(self.legacy.phases):
+            pair.rung(rung).lack(f"a loss of phase {phase} is reported on the modern side only")
 
     def _curve(self, name: str, reported: Mapping[str, float]) -> None:
         curve = self.curves.setdefault(name, {})
-        for phase, value in reported.items():
-            curve.setdefault(self.legacy.spec.phase(phase).loss, []).append(value)
+        for phase in self.legacy.phases:
+            if phase in reported:
+                curve.setdefault(self.legacy.spec.phase(phase).loss, []).append(float(reported[phase]))
 
 
 class _Still:
@@ -222,7 +228,7 @@ class _Still:
         self.after: dict[str, State] = {}
         for phase in subject.phases:
             subject.load(state)
-            self.losses[phase] = subject.run_phase(phase, batch)
+            self.losses[phase] = float(subject.run_phase(phase, batch))
             self.after[phase] = subject.state()
         subject.load(state)
         for phase in subject.phases:
@@ -239,7 +245,7 @@ class _Still:
         return tuple(
             name
             for name, array in self.after[phase].arrays.items()
-            if not name.startswith("optimizer/") and not np.array_equal(array, self.before.arrays[name])
+            if not name.startswith("optimizer/") and array.tobytes() != self.before.arrays[name].tobytes()
         )
 
 

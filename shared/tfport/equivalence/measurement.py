@@ -57,20 +57,22 @@ class RungMeasurement:
             return found
         self.same_bits = False
         self.max_abs = max(self.max_abs, found.absolute)
-        if found.ulp == -1 and self.max_ulp != -1 and left.shape == right.shape and left.dtype == right.dtype:
-            self.fault(f"{tensor} has no finite distance at step {step}, nor perhaps what comes after it")
+        before = self.max_ulp, self.relative.get(tensor, 0.0)
         self.max_ulp = -1 if -1 in (self.max_ulp, found.ulp) else max(self.max_ulp, found.ulp)
         self.relative[tensor] = max(self.relative.get(tensor, 0.0), found.relative)
         if left.shape != right.shape:
             self.lack(f"{tensor}: shape {left.shape} against {right.shape}")
             return found
+        tolerance = tolerances.get(self.rung, {}).get(tensor, 0.0)
         if left.dtype != right.dtype:
             self.lack(f"{tensor}: dtype {left.dtype} against {right.dtype}")
-        if not left.size:
-            self.lack(f"{tensor}: empty on both sides")
-        tolerance = tolerances.get(self.rung, {}).get(tensor, 0.0)
+        elif not left.size:
+            self.lack(f"{tensor} is empty on both sides")
+        elif found.ulp == -1 and before[0] != -1:
+            self.fault(f"{tensor} is the first without a finite distance, at step {step}")
+        elif counted(left) and not before[1]:
+            self.fault(f"{tensor} is a count, and first differs at step {step}")
         if counted(left):
-            self.fault(f"{tensor} is a count, and differs first at step {step}")
             tolerance = 0.0
         if self.first is None and (not tolerance or found.relative > tolerance):
             self._note_first(tensor, left, right, step, phase, tolerance)

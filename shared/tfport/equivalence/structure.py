@@ -18,6 +18,9 @@ def compare_structure(rung: RungMeasurement, legacy: Subject, modern: Subject) -
 def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
     left = {variable.name: variable for variable in legacy.variables()}
     right = {variable.name: variable for variable in modern.variables()}
+    for side, subject in (("legacy", legacy), ("modern", modern)):
+        _no_repetition(rung, f"variable of the {side} side", [variable.name for variable in subject.variables()])
+        _no_repetition(rung, f"optimizer of the {side} side", [each.phase for each in subject.optimizers()])
     for name in left.keys() - right.keys():
         rung.lack(f"variable {name} {left[name].shape} is missing on the modern side")
     for name in right.keys() - left.keys():
@@ -61,8 +64,20 @@ def _compare_optimizers(rung: RungMeasurement, legacy: Subject, modern: Subject)
 
 
 def _compare_state(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
-    left, right = (set(side.state().arrays) for side in (legacy, modern))
-    for name in sorted(left ^ right):
-        if name.startswith("optimizer/"):
+    left, right = (side.state().arrays for side in (legacy, modern))
+    named = [{variable.name for variable in side.variables()} for side in (legacy, modern)]
+    for name in sorted(left.keys() ^ right.keys()):
+        if name not in named[0] ^ named[1]:  # a variable that one side lacks has been taken down as such
             rung.lack(f"{name} is part of one side's state only")
-    rung.compared += len(left & right)
+    for name in sorted((left.keys() & right.keys()) - (named[0] & named[1])):
+        a, b = left[name], right[name]
+        if a.shape != b.shape:
+            rung.lack(f"{name} has shape {a.shape} against {b.shape} in the state")
+        if a.dtype != b.dtype:
+            rung.fault(f"{name} is {a.dtype} against {b.dtype} in the state")
+    rung.compared += len(left.keys() & right.keys())
+
+
+def _no_repetition(rung: RungMeasurement, kind: str, names: list[str]) -> None:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        rung.fault(f"{name} names more than one {kind}")

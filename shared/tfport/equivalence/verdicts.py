@@ -8,7 +8,7 @@ chosen from measured correct and broken ports; docs/ladder.md has the table and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, held_before
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, RungResult, Verdict, worst
@@ -85,11 +85,11 @@ def _judge_rung(
     single, double = float32.rung(name), float64.rung(name) if float64 else None
     shown = asked.rung(name)
     sides = [each for each in (single, double) if each is not None]
-    missing = _united(each.missing for each in sides)
+    missing = _united([*(each.missing for each in sides), _unpaired(single, double)])
     faults = _united(each.faults for each in sides)
     excess, shrink = _excess(single, double)
     first = shown.first
-    if not shown.compared or missing:
+    if missing or not all(each.compared for each in (shown, *sides)):
         verdict = Verdict.NOT_COMPARABLE
     elif faults:
         verdict = Verdict.DIFFERENT
@@ -125,19 +125,29 @@ def _excess(single: RungMeasurement, double: RungMeasurement | None) -> tuple[li
     excess, ratios = [], []
     for tensor, relative in double.relative.items():
         before = single.relative.get(tensor, 0.0)
-        if not relative <= _allowed(before):
+        if math.isnan(before) or not relative <= _allowed(before):
             excess.append(tensor)
         if relative > FLOOR:
             ratios.append(relative / (before * EPSILON_RATIO) if 0 < before < math.inf else math.inf)
     return excess, max(ratios, default=None)
 
 
+def _unpaired(single: RungMeasurement, double: RungMeasurement | None) -> list[str]:
+    """Tensors that were compared in one precision only: what is not measured twice is not shown to shrink."""
+    if double is None:
+        return []
+    return [
+        f"{tensor} was compared in {'float32' if tensor in single.relative else 'float64'} only"
+        for tensor in sorted(single.relative.keys() ^ double.relative.keys())
+    ]
+
+
 def _largest(relative: Mapping[str, float]) -> float:
     return max(relative.values(), default=0.0)
 
 
-def _united(lists: object) -> tuple[str, ...]:
+def _united(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for each in lists:  # type: ignore[attr-defined]
+    for each in lists:
         found.update(dict.fromkeys(each))
     return tuple(found)

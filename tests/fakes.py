@@ -1,0 +1,275 @@
+"""vanilla_gan in plain numpy, cut down to a few units and quick, with switches that plant one fault each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tfport import models, state
+from tfport.models.spec import Adam, Dense, ModelSpec, Network
+from tfport.state import State, iterations_name, slot_name
+from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
+
+BATCH = 5
+
+
+def small_spec() -> ModelSpec:
+    """vanilla_gan with 4 numbers of noise, 6 hidden units and images of 3 x 3."""
+    networks = (
+        Network("generator", (Dense("hidden", 4, 6, "relu", 0.5), Dense("output", 6, 9, "sigmoid", 0.5))),
+        Network("discriminator", (Dense("hidden", 9, 6, "relu", 0.5), Dense("output", 6, 1, "sigmoid", 0.5))),
+    )
+    return dataclasses.replace(models.get("vanilla_gan"), networks=networks, latent=4, image_size=3)
+
+
+def initial_state(spec: ModelSpec, precision: str = "float32", seed: int = 0) -> State:
+    """The state before the first step, drawn in float32."""
+    owned = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
+    return state.fresh(spec.name, _drawn(spec, seed), owned).astype(precision)
+
+
+class FakeBatches:
+    """`batches[step]` as the ladder asks for it; both precisions see the same numbers."""
+
+    def __init__(self, spec: ModelSpec, precision: str = "float32", seed: int = 0) -> None:
+        self.spec, self.precision, self.seed = spec, precision, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        random = np.random.default_rng((self.seed, step))
+        return {
+            "images": random.random((BATCH, self.spec.pixels), np.float32).astype(self.precision),
+            "latent": random.standard_normal((BATCH, self.spec.latent), np.float32).astype(self.precision),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """What is wrong with a FakeSubject; as it stands, nothing."""
+
+    reordered: bool = False
+    """Sums run backwards: a correct port that rounds differently."""
+    hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Adam's numbers that are used, and told, in place of the spec's."""
+    hidden_epsilon: float | None = None
+    """Adam's epsilon that is used and not told."""
+    frozen: tuple[str, ...] = ()
+    """Variables that are never updated."""
+    leak: tuple[str, ...] = ()
+    """Variables that every phase moves."""
+    simultaneous: bool = False
+    """`step` takes the generator's gradient before the discriminator has moved."""
+    dirty_forward: str | None = None
+    """A variable that `forward` changes."""
+    lacks: tuple[str, ...] = ()
+    """Variables that are taken as zero and are no part of the model."""
+    no_gradient: tuple[str, ...] = ()
+    """Variables whose gradient is not handed out."""
+    unreported: tuple[str, ...] = ()
+    """Phases that `step` says nothing of."""
+    reports: str | None = None
+    """How the reported loss is not the loss: "half", "negated", "running_mean", "nan" or "float32_scalar" (right)."""
+    extra_report: bool = False
+    """`step` reports a phase that nobody knows."""
+    nan_in: str | None = None
+    """A precision in which one output is NaN."""
+    float64_outputs: bool = False
+    """Outputs are float64 whatever was asked."""
+    miscount_in: str | None = None
+    """A precision in which the optimizers count one step more."""
+    stddev: float = 1.0
+    """Factor on the standard deviation of the own initialisers."""
+    variables: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """Variable -> what is told of it in place of the truth."""
+
+
+class FakeSubject(Subject):
+    """See the module's text."""
+
+    def __init__(self, spec: ModelSpec, precision: str = "float32", seed: int = 0, faults: Faults | None = None) -> None:
+        self.spec, self.precision, self.paradigm = spec, precision, "fake"
+        self.faults = faults or Faults()
+        self.reported: dict[str, list[float]] = {}
+        self.salt = seed
+        self.initialise(seed)
+
+    # --- Structure ----------------------------------------------------------------------------------------------------
+    def _owned(self, phase: str) -> list[str]:
+        shapes = self.spec.network(self.spec.phase(phase).network).variable_shapes()
+        return [name for name in shapes if name not in self.faults.lacks]
+
+    def variables(self) -> tuple[VariableInfo, ...]:
+        owner = {name: phase for phase in self.phases for name in self._owned(phase)}
+        return tuple(
+            dataclasses.replace(
+                VariableInfo(name, name, array.shape, array.dtype.name, True, owner[name]),
+                **self.faults.variables.get(name, {}),
+            )
+            for name, array in self.arrays.items()
+            if not name.startswith("optimizer/")
+        )
+
+    def _adam(self, phase: str) -> Adam:
+        return dataclasses.replace(self.spec.optimizer(phase), **self.faults.hyperparameters)
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        return tuple(OptimizerInfo(phase, "Adam", dataclasses.asdict(self._adam(phase))) for phase in self.phases)
+
+    # --- State --------------------------------------------------------------------------------------------------------
+    def initialise(self, seed: int) -> None:
+        drawn = {
+            name: array * np.float32(self.faults.stddev)
+            for name, array in _drawn(self.spec, (seed, self.salt)).items()
+            if name not in self.faults.lacks
+        }
+        owned = {phase: self._owned(phase) for phase in self.phases}
+        self.arrays = dict(state.fresh(self.spec.name, drawn, owned).astype(self.precision).arrays)
+
+    def state(self) -> State:
+        return State(self.spec.name, {name: array.copy() for name, array in self.arrays.items()})
+
+    def load(self, state: State) -> None:
+        self.check_fits(state)
+        self.arrays = {name: np.array(state.arrays[name], array.dtype) for name, array in self.arrays.items()}
+
+    # --- Computation --------------------------------------------------------------------------------------------------
+    def _dot(self, left: Array, right: Array) -> Array:
+        """left [A, B] times right [B, C], summed from one end or the other."""
+        order = range(left.shape[1])
+        total = np.zeros((left.shape[0], right.shape[1]), self.precision)
+        for each in reversed(order) if self.faults.reordered else order:
+            total += left[:, each : each + 1] * right[each : each + 1]
+        return total
+
+    def _network(self, name: str, inputs: Array) -> tuple[Array, Array]:
+        hidden = np.maximum(self._dense(f"{name}/hidden", inputs), 0)
+        return hidden, 1 / (1 + np.exp(-self._dense(f"{name}/output", hidden)))
+
+    def _dense(self, layer: str, inputs: Array) -> Array:
+        product = self._dot(inputs, self.arrays[f"{layer}/kernel"])
+        bias = self.arrays.get(f"{layer}/bias")
+        return product if bias is None else product + bias
+
+    def _outputs(self, batch: Batch) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        found["generator/hidden"], found["generator/output"] = self._network("generator", batch["latent"])
+        for kind, images in (("real", batch["images"]), ("fake", found["generator/output"])):
+            hidden, probability = self._network("discriminator", images)
+            found[f"discriminator/hidden/{kind}"], found[f"discriminator/output/{kind}"] = hidden, probability
+        return found
+
+    def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
+        found = self._outputs(batch)
+        if self.faults.nan_in == self.precision:
+            found["generator/hidden"][1, 2] = np.nan
+        if self.faults.float64_outputs:
+            found = {name: array.astype(np.float64) for name, array in found.items()}
+        if self.faults.dirty_forward:
+            self.arrays[self.faults.dirty_forward] += 1
+        return found
+
+    def generate(self, latent: Array) -> Array:
+        return self._network("generator", latent)[1]
+
+    def _gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
+        """Backpropagation by hand of the negated loss."""
+        found = self._outputs(batch)
+        real, fake = found["discriminator/output/real"], found["discriminator/output/fake"]
+        images = found["generator/output"]
+        if phase == "discriminator":
+            left, _ = self._backward("discriminator", batch["images"], found["discriminator/hidden/real"], real - 1)
+            right, _ = self._backward("discriminator", images, found["discriminator/hidden/fake"], fake)
+            return {name: left[name] + right[name] for name in left}
+        _, slope = self._backward("discriminator", images, found["discriminator/hidden/fake"], fake - 1)
+        return self._backward(
+            "generator", batch["latent"], found["generator/hidden"], slope * images * (1 - images), mean=False
+        )[0]
+
+    def _backward(
+        self, network: str, inputs: Array, hidden: Array, slope: Array, mean: bool = True
+    ) -> tuple[dict[str, Array], Array]:
+        """Gradients of a network, and of its input, from the slope at its last sum [B, units]."""
+        slope = slope / np.asarray(BATCH, self.precision) if mean else slope
+        inner = self._dot(slope, self.arrays[f"{network}/output/kernel"].T) * (hidden > 0)
+        found = {
+            f"{network}/hidden/kernel": self._dot(inputs.T, inner),
+            f"{network}/hidden/bias": self._summed(inner),
+            f"{network}/output/kernel": self._dot(hidden.T, slope),
+            f"{network}/output/bias": self._summed(slope),
+        }
+        outer = self._dot(inner, self.arrays[f"{network}/hidden/kernel"].T)
+        return {name: array for name, array in found.items() if name in self.arrays}, outer
+
+    def _summed(self, slope: Array) -> Array:
+        return self._dot(np.ones((1, len(slope)), self.precision), slope)[0]
+
+    def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
+        found = self._gradients(phase, batch)
+        return {name: array for name, array in found.items() if name not in self.faults.no_gradient}
+
+    def _apply(self, phase: str, gradients: Mapping[str, Array]) -> None:
+        """Adam as TF1 has it, all in the run's precision."""
+        adam, kind = self._adam(phase), np.dtype(self.precision).type
+        count = iterations_name(phase)
+        more = 2 if self.faults.miscount_in == self.precision else 1
+        step = int(self.arrays[count]) + 1
+        self.arrays[count] = np.array(self.arrays[count] + more, np.int64)
+        epsilon = adam.epsilon if self.faults.hidden_epsilon is None else self.faults.hidden_epsilon
+        rate = kind(adam.learning_rate * np.sqrt(1 - adam.beta_2**step) / (1 - adam.beta_1**step))
+        for name, gradient in gradients.items():
+            m, v = (self.arrays[slot_name(phase, slot, name)] for slot in ("m", "v"))
+            m += (gradient - m) * kind(1 - adam.beta_1)
+            v += (gradient * gradient - v) * kind(1 - adam.beta_2)
+            if name not in self.faults.frozen:
+                self.arrays[name] -= rate * m / (np.sqrt(v) + kind(epsilon))
+        for name in self.faults.leak:
+            self.arrays[name] *= kind(0.99)
+
+    def _loss(self, phase: str, batch: Batch) -> Any:
+        found = self._outputs(batch)
+        real, fake = found["discriminator/output/real"], found["discriminator/output/fake"]
+        terms = np.log(fake) if phase == "generator" else np.log(real) + np.log(1 - fake)
+        loss = float(terms.mean())
+        past = self.reported.setdefault(phase, [])
+        past.append(loss)
+        told = {
+            "half": loss / 2,
+            "negated": -loss,
+            "running_mean": float(np.mean(past)),
+            "nan": float("nan"),
+            "float32_scalar": np.float32(loss),
+        }
+        return told[self.faults.reports] if self.faults.reports else loss
+
+    def run_phase(self, phase: str, batch: Batch) -> float:
+        loss: float = self._loss(phase, batch)
+        self._apply(phase, self._gradients(phase, batch))
+        return loss
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        if self.faults.simultaneous:
+            losses = {phase: self._loss(phase, batch) for phase in self.phases}
+            gradients = {phase: self._gradients(phase, batch) for phase in self.phases}
+            for phase in self.phases:
+                self._apply(phase, gradients[phase])
+        else:
+            losses = {phase: self.run_phase(phase, batch) for phase in self.phases}
+        extra = {"critic": 0.0} if self.faults.extra_report else {}
+        return {phase: loss for phase, loss in losses.items() if phase not in self.faults.unreported} | extra
+
+    # --- Checkpoint ---------------------------------------------------------------------------------------------------
+    def save(self, folder: Path) -> None:
+        state.write(folder / "state.npz", self.state())
+
+    def restore(self, folder: Path) -> None:
+        self.load(state.read(folder / "state.npz"))
+
+
+def _drawn(spec: ModelSpec, seed: Any) -> dict[str, Array]:
+    random = np.random.default_rng(seed)
+    return {
+        name: random.standard_normal(shape, np.float32) * np.float32(spec.kernel_stddev(name))
+        for name, shape in spec.variable_shapes().items()
+    }
