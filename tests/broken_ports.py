@@ -6,12 +6,26 @@ import dataclasses
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
 from tfport.models.spec import Dense, ModelSpec
 from tfport.subject import Array, Batch
 
 from tf2_eager.gradient_tape.vanilla_gan import VanillaGan as TapeGan
 from tf2_eager.keras3 import vanilla_gan as keras3
+
+MISTAKES = (
+    "epsilon_1e_7",
+    "frozen_discriminator",
+    "half_steps",
+    "no_bias",
+    "swapped_slots",
+    "frozen_noise",
+    "simultaneous",
+    "half_reported",
+    "wide_weights",
+)
+"""The ports that train wrongly or report wrongly; what must be found of each stands in test_broken_ports.py."""
 
 
 def epsilon_1e_7(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
@@ -175,3 +189,21 @@ class _WideWeights(TapeGan):
 def wide_weights(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
     """Kernels drawn from N(0, .05) for N(0, .01)."""
     return _WideWeights(spec, precision, seed)
+
+
+class _Unseeded(TapeGan):
+    """Noise of its own in every step, drawn from the operating system."""
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        noise = np.random.default_rng().normal(size=batch["latent"].shape)
+        return super().step({**batch, "latent": noise.astype(batch["latent"].dtype)})
+
+
+def unseeded(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
+    """A side that does not repeat itself."""
+    return _Unseeded(spec, precision, seed)
+
+
+def raising(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
+    """A factory with a mistake of its own."""
+    raise ZeroDivisionError("by hand")

@@ -88,7 +88,9 @@ class Faults:
 class FakeSubject(Subject):
     """See the module's text."""
 
-    def __init__(self, spec: ModelSpec, precision: str = "float32", seed: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self, spec: ModelSpec, precision: str = "float32", seed: int = 0, faults: Faults | None = None
+    ) -> None:
         self.spec, self.precision, self.paradigm = spec, precision, "fake"
         self.faults = faults or Faults()
         self.reported: dict[str, list[float]] = {}
@@ -104,7 +106,7 @@ class FakeSubject(Subject):
         owner = {name: phase for phase in self.phases for name in self._owned(phase)}
         return tuple(
             dataclasses.replace(
-                VariableInfo(name, name, array.shape, array.dtype.name, True, owner[name]),
+                VariableInfo(name, name, array.shape, array.dtype.name, True, owner.get(name)),
                 **self.faults.variables.get(name, {}),
             )
             for name, array in self.arrays.items()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfport.errors import UserError, unknown
@@ -73,7 +74,7 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
     """
     check_precision(precision)
     if ":" in paradigm:
-        return _from_factory(paradigm)(spec, precision, seed)
+        return _from_factory(paradigm, spec, precision, seed)
     package = get(paradigm).package
     try:
         module = importlib.import_module(f"{package}.{spec.name}")
@@ -85,13 +86,26 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
     return subject
 
 
-def _from_factory(name: str) -> Callable[[ModelSpec, str, int], Subject]:
-    """The function that `module:function` names."""
+def _from_factory(name: str, spec: ModelSpec, precision: str, seed: int) -> Subject:
+    """Calls the function that `module:function` names; the folder one stands in is searched too."""
+    from tfport.subject import Subject
+
     module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
-        factory: Callable[[ModelSpec, str, int], Subject] = getattr(importlib.import_module(module_name), function_name)
+        factory = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"{name!r} names no factory: {error}. Expected module:function, importable from where you stand."
         ) from None
-    return factory
+    try:
+        subject = factory(spec, precision, seed)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's factory raises is the user's to mend
+        raise UserError(f"the factory {name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(subject, Subject):
+        raise UserError(f"the factory {name} returned {type(subject).__name__}, expected a tfport.subject.Subject.")
+    return subject

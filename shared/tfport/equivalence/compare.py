@@ -235,4 +235,7 @@ def repeat_rung(request: Request, spec: ModelSpec, batches: Batches) -> RungResu
 
 
 if __name__ == "__main__":
-    serve(json.loads(sys.stdin.read()))
+    try:
+        serve(json.loads(sys.stdin.read()))
+    except UserError as refused:
+        sys.exit(str(refused))

@@ -37,7 +37,7 @@ def compare_initialisation(rung: RungMeasurement, legacy: dict[str, Array], mode
     """
     from scipy import stats
 
-    for name in legacy.keys() ^ modern.keys():
+    for name in sorted(legacy.keys() ^ modern.keys()):
         rung.lack(f"{name} is initialised on one side only")
     drawn = [name for name in legacy if name in modern and legacy[name].size and np.ptp(legacy[name]) > 0]
     for name in legacy:

@@ -199,7 +199,7 @@ class Ladder:
                     pair.rung(rung).lack(f"{name} is not reported on the {side} side")
             if phase in left and phase in right:
                 pair.rung(rung).add(name, left[phase], right[phase], step, phase, tolerances, self.legacy.precision)
-        for phase in right.keys() - set(self.legacy.phases):
+        for phase in sorted(right.keys() - set(self.legacy.phases)):
             pair.rung(rung).lack(f"a loss of phase {phase} is reported on the modern side only")
 
     def _curve(self, name: str, reported: Mapping[str, float]) -> None:

@@ -104,9 +104,9 @@ class RungMeasurement:
         owner: Mapping[str, str] | None = None,
     ) -> None:
         """Compares every name of either side; a name without a partner is taken down as missing."""
-        for name in legacy.keys() - modern.keys():
+        for name in sorted(legacy.keys() - modern.keys()):
             self.lack(f"{prefix}{name} is missing on the modern side")
-        for name in modern.keys() - legacy.keys():
+        for name in sorted(modern.keys() - legacy.keys()):
             self.lack(f"{prefix}{name} is only on the modern side")
         for name in legacy:
             if name in modern:

@@ -21,11 +21,11 @@ def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) 
     for side, subject in (("legacy", legacy), ("modern", modern)):
         _no_repetition(rung, f"variable of the {side} side", [variable.name for variable in subject.variables()])
         _no_repetition(rung, f"optimizer of the {side} side", [each.phase for each in subject.optimizers()])
-    for name in left.keys() - right.keys():
+    for name in sorted(left.keys() - right.keys()):
         rung.lack(f"variable {name} {left[name].shape} is missing on the modern side")
-    for name in right.keys() - left.keys():
+    for name in sorted(right.keys() - left.keys()):
         rung.lack(f"variable {name} {right[name].shape} is only on the modern side")
-    for name in left.keys() & right.keys():
+    for name in sorted(left.keys() & right.keys()):
         a, b = left[name], right[name]
         rung.compared += 1
         if a.shape != b.shape:
@@ -48,9 +48,9 @@ def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) 
 def _compare_optimizers(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
     left = {optimizer.phase: optimizer for optimizer in legacy.optimizers()}
     right = {optimizer.phase: optimizer for optimizer in modern.optimizers()}
-    for phase in left.keys() ^ right.keys():
+    for phase in sorted(left.keys() ^ right.keys()):
         rung.lack(f"the {phase} phase has an optimizer on one side only")
-    for phase in left.keys() & right.keys():
+    for phase in sorted(left.keys() & right.keys()):
         a, b = left[phase], right[phase]
         rung.compared += 1
         if a.algorithm != b.algorithm:

@@ -68,7 +68,8 @@ def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> C
             raise
         except Exception as error:  # the frameworks' writers raise errors of their own, for a full disk above all
             raise RunError(
-                f"the checkpoint {folder} could not be written: {error}. Older checkpoints are untouched."
+                f"the checkpoint {folder} could not be written: {_brief(str(error), temporary)}. Is the disk full? "
+                "Older checkpoints are untouched."
             ) from error
         files = {
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -145,16 +146,24 @@ def restore(checkpoint: Checkpoint, subject: Subject, seed: int) -> None:
     for key, value in expected.items():
         if manifest.get(key) != value:
             raise CheckpointError(
-                f"{checkpoint.folder} is of {key} {manifest.get(key)!r}; this run has {value!r}: "
-                f"{_remedy(checkpoint)}."
+                f"{checkpoint.folder} is of {key} {manifest.get(key)!r}; this run has {value!r}: {_remedy(checkpoint)}."
             )
-    subject.restore(checkpoint.folder)
+    try:
+        subject.restore(checkpoint.folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{_brief(str(error), checkpoint.folder)}; {_remedy(checkpoint)}.") from None
     if subject.state().digest() != manifest["state_digest"]:
         raise CheckpointError(
             f"{checkpoint.folder} was read, but the state it gave is not the one that was saved: "
             f"another version of the framework? It was written with {manifest.get('versions')}: "
             f"use those, or {_remedy(checkpoint)}."
         )
+
+
+def _brief(message: str, folder: Path) -> str:
+    """The first line of a framework's message and the one that names a file: between them it prints whole stacks."""
+    first, *rest = message.strip().splitlines() or [""]
+    return " ".join([first, *[line.strip() for line in rest if str(folder) in line][:1]])
 
 
 def _remedy(checkpoint: Checkpoint) -> str:

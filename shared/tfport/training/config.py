@@ -13,7 +13,6 @@ from tfport.errors import UserError, unknown
 from tfport.models.spec import ModelSpec
 from tfport.randomness import MAX_SEED, MAX_STEP
 
-
 _SMALLEST_RATE = 1e-37
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from broken_ports import MISTAKES
 from tfport.equivalence.compare import Request, compare
 from tfport.equivalence.result import PairResult, Report, Verdict
 
@@ -52,6 +53,10 @@ def report() -> Report:
     """All broken ports against one legacy side, at once: a process a precision."""
     sides = ("tf1_graph", *(f"broken_ports:{name}" for name in TABLE))
     return compare(Request("vanilla_gan", sides, steps=6))[0]
+
+
+def test_the_table_is_whole() -> None:
+    assert tuple(TABLE) == MISTAKES
 
 
 def pair(report: Report, name: str) -> PairResult:

@@ -1,0 +1,197 @@
+"""The loop where a run ends otherwise than it should: NaN, a full disk, a signal, a second process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tfport.errors import RunError, TrainingDiverged
+from tfport.training import pictures
+from tfport.training.checkpoint import checkpoints
+from tfport.training.config import RunConfig
+from tfport.training.loop import initial_state, train
+
+Configure = Callable[..., RunConfig]
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+def status(run: Path) -> tuple[str, int]:
+    record = json.loads((run / "run.json").read_text())
+    return record["status"], record["step"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "phase", "loss", "cause"),
+    [
+        ((-math.inf, -1.0), "discriminator", r"loss_D = mean\(log D\(x\) .* is -inf", "reached exactly 0 or 1"),
+        ((-1.0, -math.inf), "generator", r"loss_G = mean\(log D\(G\(z\)\)\) is -inf", "reached exactly 0 or 1"),
+        ((math.nan, -1.0), "discriminator", "loss_D .* is nan", "has become NaN"),
+        ((-1.0, math.nan), "generator", "loss_G .* is nan", "has become NaN"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run(
+    losses: tuple[float, float], phase: str, loss: str, cause: str, stub: Any, configure: Configure, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stub.losses[4] = losses
+    with pytest.raises(
+        TrainingDiverged, match=rf"^step 5, phase {phase}: {loss}\. Likely cause: .*{cause}.*--learning_rate"
+    ) as caught:
+        train(configure(run))
+    last = run / "checkpoints" / f"step-{4:010d}"
+    assert f"The last good checkpoint is {last}." in str(caught.value)
+    assert checkpoints(run / "checkpoints")[-1].folder == last
+    assert status(run) == ("diverged", 4)
+    assert len((run / "metrics.csv").read_text().splitlines()) == 5
+    assert stub.closed
+    stub.losses.clear()
+    assert train(configure(run), resume=True).step == 6
+
+
+def test_diverging_before_any_checkpoint_says_so(stub: Any, configure: Configure, tmp_path: Path) -> None:
+    stub.losses[0] = (math.nan, math.nan)
+    with pytest.raises(TrainingDiverged, match=r"step 1, .*No checkpoint had been written yet\."):
+        train(configure(tmp_path / "run"))
+    assert status(tmp_path / "run") == ("diverged", 0)
+
+
+@pytest.mark.parametrize("poisoned", [3, 5], ids=["at an interval", "at the end"])
+def test_weights_that_are_nan_are_seen_at_the_checkpoint(
+    poisoned: int, stub: Any, configure: Configure, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stub.poisoned = poisoned
+    every = 2 if poisoned == 3 else 4
+    with pytest.raises(TrainingDiverged, match=f"after step {poisoned + 1} generator/output/bias holds NaN"):
+        train(configure(run, checkpoint_every=every))
+    assert [each.step for each in checkpoints(run / "checkpoints")] == [2 if poisoned == 3 else 4]
+    assert status(run) == ("diverged", poisoned + 1)
+    assert not (run / "state.npz").exists()
+
+
+def test_a_real_model_with_a_rate_far_too_high_diverges(configure: Configure, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(TrainingDiverged, match=r"^step \d+, phase (discriminator|generator): loss_.* is (-inf|nan)"):
+        train(configure(run, learning_rate=1_000.0, steps=50, checkpoint_every=1))
+    assert status(run)[0] == "diverged"
+    for each in checkpoints(run / "checkpoints"):
+        assert each.step <= status(run)[1]
+
+
+def test_a_disk_that_fills_while_logging_is_explained(
+    stub: Any, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+
+    def fill(step: int) -> None:
+        if step == 4:
+            (run / "metrics.csv").unlink()
+            (run / "metrics.csv").symlink_to("/dev/full")
+
+    stub.before_step = fill
+    with pytest.raises(RunError, match=r"cannot write .*metrics\.csv: the disk is full: free some space"):
+        train(configure(run))
+    assert [each.step for each in checkpoints(run / "checkpoints")] == [2, 4]
+    assert stub.closed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_step(
+    number: signal.Signals, stub: Any, configure: Configure, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    before = signal.getsignal(number)
+    stub.before_step = lambda step: os.kill(os.getpid(), number) if step == 2 else None
+    outcome = train(configure(run))
+    assert (outcome.step, outcome.interrupted_by) == (3, number)
+    assert status(run) == ("interrupted", 3)
+    assert [each.step for each in checkpoints(run / "checkpoints")] == [2, 3]
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_acts_as_it_always_does(stub: Any, configure: Configure, tmp_path: Path) -> None:
+    def twice(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stub.before_step = twice
+    with pytest.raises(KeyboardInterrupt):
+        train(configure(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_in_the_last_step_is_no_interruption(stub: Any, configure: Configure, tmp_path: Path) -> None:
+    stub.before_step = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None
+    outcome = train(configure(tmp_path / "run"))
+    assert (outcome.step, outcome.interrupted_by) == (6, None)
+    assert status(tmp_path / "run") == ("complete", 6)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_process_in_the_same_run_is_refused(
+    resume: bool, stub: Any, configure: Configure, contents: Contents, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    if resume:
+        train(configure(run))
+    run.mkdir(exist_ok=True)
+    with (run / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = contents(run)
+        with pytest.raises(RunError, match=f"another process is training in {run}; wait for it or stop it"):
+            train(configure(run, steps=8), resume=resume)
+        assert contents(run) == before
+    assert train(configure(run, steps=8), resume=resume).step == 8
+
+
+def test_what_a_run_leaves(unbroken: Callable[[str], Path]) -> None:
+    run = unbroken("tf1_graph")
+    names = {path.name.split(".tfevents.")[0] for path in run.iterdir()}
+    assert names == {
+        *(".lock", "run.json", "metrics.csv", "losses.png", "samples", "samples.gif"),
+        *("events.out", "checkpoints", "state.npz"),
+    }
+    record = json.loads((run / "run.json").read_text())
+    assert record["dataset"]["training_images"] == 1_500
+    assert record["config"]["seed"] == 3
+    assert record["versions"]["tensorflow"]
+
+
+def test_sample_pictures_show_the_models_images(stub: Any, configure: Configure) -> None:
+    """The source's grid, 1 x 10, with 28 x 28 images in it: black where the model says 0, white where 1."""
+    black = np.asarray(pictures.sample_picture(stub, 0))
+    stub.generate = lambda latent: np.ones((len(latent), 784), np.float32)
+    white = np.asarray(pictures.sample_picture(stub, 0))
+    assert black.shape == white.shape
+    shown = (black != white).sum()
+    assert shown >= 10 * 784
+    assert shown % (10 * 784) == 0
+    assert {*black[black != white]} == {0}
+    assert {*white[black != white]} == {255}
+
+
+def test_the_gif_has_a_frame_a_sample(unbroken: Callable[[str], Path]) -> None:
+    from PIL import Image
+
+    run = unbroken("gradient_tape")
+    with Image.open(run / "samples.gif") as picture:
+        assert picture.n_frames == len(list((run / "samples").iterdir())) == 4  # type: ignore[attr-defined]
+
+
+def test_the_initial_state_is_complete(configure: Configure, tmp_path: Path) -> None:
+    spec = configure(tmp_path).spec()
+    arrays = initial_state(spec, 3, "float32").arrays
+    trained = list(spec.variable_shapes())
+    assert len(arrays) == 3 * len(trained) + 2
+    assert {name for name in arrays if name.endswith("iterations")} == {
+        "optimizer/discriminator/iterations",
+        "optimizer/generator/iterations",
+    }
