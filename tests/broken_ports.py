@@ -195,7 +195,7 @@ class _Unseeded(TapeGan):
     """Noise of its own in every step, drawn from the operating system."""
 
     def step(self, batch: Batch) -> dict[str, float]:
-        noise = np.random.default_rng().normal(size=batch["latent"].shape)
+        noise = np.asarray(np.random.default_rng().normal(size=batch["latent"].shape))
         return super().step({**batch, "latent": noise.astype(batch["latent"].dtype)})
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -205,7 +207,8 @@ class FakeSubject(Subject):
         return {name: array for name, array in found.items() if name in self.arrays}, outer
 
     def _summed(self, slope: Array) -> Array:
-        return self._dot(np.ones((1, len(slope)), self.precision), slope)[0]
+        total: Array = self._dot(np.ones((1, len(slope)), self.precision), slope)[0]
+        return total
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         found = self._gradients(phase, batch)
@@ -275,3 +278,57 @@ def _drawn(spec: ModelSpec, seed: Any) -> dict[str, Array]:
         name: random.standard_normal(shape, np.float32) * np.float32(spec.kernel_stddev(name))
         for name, shape in spec.variable_shapes().items()
     }
+
+
+# --- Factories for `module:function`; each gives the small model whatever spec is asked for ---------------------------
+def plain(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Nothing wrong."""
+    return FakeSubject(small_spec(), precision, seed)
+
+
+def scalars(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Reports its losses as numpy scalars, which JSON does not know."""
+    return FakeSubject(small_spec(), precision, seed, Faults(reports="float32_scalar"))
+
+
+class _Noisy(FakeSubject):
+    def variables(self) -> tuple[VariableInfo, ...]:
+        print('{"value": "from print", "arrays": false, "order": []}', flush=True)
+        os.write(1, b"from the file descriptor\n")
+        return super().variables()
+
+
+def noisy(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Prints to standard output where it should answer."""
+    print("built", flush=True)
+    return _Noisy(small_spec(), precision, seed)
+
+
+class _Dying(FakeSubject):
+    def state(self) -> State:
+        print("out of memory", file=sys.stderr, flush=True)
+        os._exit(3)
+
+
+def dying(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Ends its process when it is asked for its state."""
+    return _Dying(small_spec(), precision, seed)
+
+
+def stillborn(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Ends its process before it is built."""
+    print("no such device", file=sys.stderr, flush=True)
+    os._exit(4)
+
+
+class _Crashing(FakeSubject):
+    def step(self, batch: Batch) -> dict[str, float]:
+        raise ZeroDivisionError("nothing to divide by")
+
+    def variables(self) -> tuple[VariableInfo, ...]:
+        return (dataclasses.replace(super().variables()[0], name=np.float32(1)),)  # type: ignore[arg-type]
+
+
+def crashing(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Raises in `step`, and tells in `variables` what JSON does not know."""
+    return _Crashing(small_spec(), precision, seed)

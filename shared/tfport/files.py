@@ -33,7 +33,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+        # Not error.strerror: h5py puts a page of its own there.
+        text = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        reason = _REMEDIES.get(error.errno or 0, text)
         raise RunError(f"cannot write {path}: {reason}. What was written before is untouched.") from error
 
 

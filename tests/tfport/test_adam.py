@@ -38,7 +38,7 @@ def test_beta_power_is_the_plain_loop(beta: float, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("beta", BETAS)
 def test_iterations_is_the_inverse(beta: float, dtype: str) -> None:
-    for count in [*range(0, 1_000), *range(1_000, 87_000, 997)]:
+    for count in [*range(1_000), *range(1_000, 87_000, 997)]:
         power = adam.beta_power(beta, count, dtype)
         found = adam.iterations(beta, power)
         assert found == count or (found < count and power == 0)

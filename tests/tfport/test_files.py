@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,7 +52,7 @@ def test_a_refused_write_leaves_the_old_file(
     elif call == "replace":
         monkeypatch.setattr(Path, "replace", refusing(number))
     else:
-        monkeypatch.setattr(files.tempfile, "mkstemp", refusing(number))
+        monkeypatch.setattr(tempfile, "mkstemp", refusing(number))
     with pytest.raises(RunError, match=f"cannot write .*file: .*{REFUSALS[number]}.*untouched"):
         files.write_atomically(path, "new")
     assert contents(tmp_path) == {"file": b"old"}
@@ -69,19 +71,27 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
 
 
 def test_the_data_is_synced_before_the_name_and_the_name_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[str] = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor))[1])
-    monkeypatch.setattr(Path, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", fsync))
+    monkeypatch.setattr(Path, "replace", noted("replace", replace))
     files.write_atomically(tmp_path / "file", "new")
     assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match="cannot write .*(part of the path is a file|in the way)"):
+    with pytest.raises(RunError, match=r"cannot write .*(part of the path is a file|in the way)"):
         files.write_atomically(tmp_path / "file" / "inside", "new")
-    with pytest.raises(RunError, match="cannot write .*a file was expected"):
+    with pytest.raises(RunError, match=r"cannot write .*a file was expected"):
         files.write_atomically(tmp_path, "new")
     assert contents(tmp_path) == {"file": b"mine"}
 
@@ -154,3 +164,19 @@ def test_errors_that_are_not_the_disks_pass(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert files.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EFBIG, "unable to write\n(time = Fri Nov 20,\nerrno = 27)"), os.strerror(errno.EFBIG)),
+        (OSError("unable to\n write"), "unable to write"),
+    ],
+)
+def test_a_librarys_page_of_text_is_one_line(error: OSError, reason: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunError, match=f"cannot write .*file: {reason}. What") as caught,
+        files.explained(tmp_path / "file"),
+    ):
+        raise error
+    assert "\n" not in str(caught.value)

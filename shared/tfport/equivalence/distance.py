@@ -44,7 +44,9 @@ def _floating(array: Array) -> bool:
 def _gap(left: Array, right: Array) -> Array:
     """Elementwise |left - right| of integers as uint64, which holds the distance of any two 64 bit integers."""
     high, low = np.maximum(left, right), np.minimum(left, right)
-    return high.astype(np.uint64) - low.astype(np.uint64)
+    with np.errstate(over="ignore"):  # the difference is right modulo 2**64, and it is less than that
+        gap: Array = high.astype(np.uint64) - low.astype(np.uint64)
+    return gap
 
 
 def _ordered(array: Array) -> Array:

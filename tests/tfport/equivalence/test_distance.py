@@ -22,7 +22,7 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def array(*values: float, dtype: str = "float32") -> Array:
+def array(*values: Any, dtype: str = "float32") -> Array:
     return np.array(values, dtype)
 
 
@@ -98,7 +98,13 @@ def test_the_two_zeros_are_not_the_same_bits_and_no_distance_apart(dtype: str) -
     assert (found.absolute, found.relative, found.ulp) == (0.0, 0.0, 0)
     mismatch = first_mismatch(array(1, 0.0, dtype=dtype), array(1, -0.0, dtype=dtype))
     assert mismatch is not None
-    assert (mismatch.index, mismatch.absolute, mismatch.relative, mismatch.ulp, mismatch.differing) == ((1,), 0, 0, 0, 1)
+    assert (mismatch.index, mismatch.absolute, mismatch.relative, mismatch.ulp, mismatch.differing) == (
+        (1,),
+        0,
+        0,
+        0,
+        1,
+    )
 
 
 def test_relative_is_a_share_of_the_legacy_arrays_largest_magnitude() -> None:
@@ -143,6 +149,8 @@ def test_ulps_are_counted_across_zero_and_through_denormals(dtype: str) -> None:
 def test_ulps_from_end_to_end_do_not_overflow(dtype: str) -> None:
     info = np.finfo(dtype)
     count = int(np.array(info.max, dtype).view(f"int{info.bits}"))
+    for one, other in ((info.min, info.max), (info.max, info.min)):
+        assert int(ulps(np.array(one, dtype), np.array(other, dtype))) == 2 * count
     found = ulps(array(info.min, dtype=dtype), array(info.max, dtype=dtype))
     assert int(found[0]) == 2 * count
     mismatch = first_mismatch(array(info.min, dtype=dtype), array(info.max, dtype=dtype))

@@ -71,7 +71,9 @@ def test_only_the_first_that_is_not_finite_is_named_and_a_later_number_does_not_
 
 
 def test_a_count_that_differs_is_a_fault_whatever_the_tolerance() -> None:
-    rung = added((np.array(1000), np.array(1000)), (np.array(1000), np.array(1001)), (np.array(2), np.array(3)), tolerance=1)
+    rung = added(
+        (np.array(1000), np.array(1000)), (np.array(1000), np.array(1001)), (np.array(2), np.array(3)), tolerance=1
+    )
     assert rung.faults == ["x is a count, and first differs at step 1"]
     assert rung.first is not None
     assert (rung.first.step, rung.first.absolute) == (1, 1.0)
@@ -97,7 +99,12 @@ def test_names_without_a_partner_are_taken_down_once_and_in_order() -> None:
     rung = RungMeasurement("forward")
     for step in range(2):
         rung.add_all(
-            {"b": floats(1), "a": floats(1), "c": floats(1)}, {"c": floats(1), "z": floats(1)}, step, None, {}, "training/"
+            {"b": floats(1), "a": floats(1), "c": floats(1)},
+            {"c": floats(1), "z": floats(1)},
+            step,
+            None,
+            {},
+            "training/",
         )
     assert rung.missing == [
         "training/a is missing on the modern side",

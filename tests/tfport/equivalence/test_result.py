@@ -60,7 +60,9 @@ def test_a_report_is_strict_json_with_what_is_not_finite_as_words() -> None:
     first = Divergence(
         "loss", 3, None, "x", (1, 2), (3, 4), "float32", math.nan, -math.inf, math.inf, math.inf, -1, math.inf, 1, 12
     )
-    rungs = tuple(RungResult(name, Verdict.DIFFERENT, math.inf, 2**64 - 1, first, 1, math.inf, math.nan) for name in RUNGS)
+    rungs = tuple(
+        RungResult(name, Verdict.DIFFERENT, math.inf, 2**64 - 1, first, 1, math.inf, math.nan) for name in RUNGS
+    )
     checks = (
         LossCheck("b", "generator", "loss_G", math.nan, 1.0, 0.1),
         LossCheck("b", "generator", "loss_G", 1.0, 1.0, 0.1),

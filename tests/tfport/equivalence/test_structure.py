@@ -48,7 +48,9 @@ def test_equal_sides_leave_no_finding() -> None:
             r"the generator optimizer's epsilon is 9.99999994e-09 against 1.00000001e-07",
         ),
         (
-            FakeSubject(small_spec(), faults=Faults(hyperparameters={"learning_rate": float(np.float32(2e-4)) * (1 + 2e-7)})),
+            FakeSubject(
+                small_spec(), faults=Faults(hyperparameters={"learning_rate": float(np.float32(2e-4)) * (1 + 2e-7)})
+            ),
             "the discriminator optimizer's learning_rate is",
         ),
         (
@@ -122,7 +124,9 @@ def test_two_optimizers_of_one_phase_are_not_taken_for_one() -> None:
 def test_another_algorithm_and_a_number_only_one_side_knows() -> None:
     first, second = FakeSubject(small_spec()).optimizers()
     more = {**second.hyperparameters, "weight_decay": 0.0}
-    rung = compared(_Told(optimizers=(dataclasses.replace(first, algorithm="AdamW"), OptimizerInfo("generator", "Adam", more))))
+    rung = compared(
+        _Told(optimizers=(dataclasses.replace(first, algorithm="AdamW"), OptimizerInfo("generator", "Adam", more)))
+    )
     assert rung.faults == ["the discriminator optimizer is Adam against AdamW"]
     assert rung.missing == ["the generator optimizer's weight_decay is known on one side only"]
 

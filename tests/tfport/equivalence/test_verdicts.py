@@ -18,7 +18,7 @@ BEFORE = 1e-3
 ALLOWED = SLACK * EPSILON_RATIO * BEFORE
 
 
-def pair(same: bool = True, **relative: dict[str, float]) -> PairMeasurement:
+def pair(same: bool = True, **relative: Any) -> PairMeasurement:
     """A measurement with all rungs compared; `relative`: rung -> tensor -> distance."""
     found = PairMeasurement("legacy", "modern")
     for name in RUNGS[1:]:
@@ -35,9 +35,7 @@ def divergence(rung: str, tensor: str = "x") -> Divergence:
 
 def update(single: Any, double: Any) -> Verdict:
     """The verdict of the update rung from the relative distances in the two precisions."""
-    one, two = (
-        pair(update=each if isinstance(each, dict) else {"x": each}) for each in (single, double)
-    )
+    one, two = (pair(update=each if isinstance(each, dict) else {"x": each}) for each in (single, double))
     return judge(one, one, two, REPEAT).rung("update").verdict
 
 
@@ -197,7 +195,8 @@ def test_a_free_trajectory_never_clears_a_forced_one_that_failed() -> None:
 @pytest.mark.parametrize("rung", RUNGS[3:])
 def test_located_is_the_first_numerical_rung_that_failed(rung: str) -> None:
     later = RUNGS[RUNGS.index(rung) :]
-    one, two = (pair(**{name: {"x": 0.5} for name in later}) for _ in range(2))
+    relative: dict[str, Any] = {name: {"x": 0.5} for name in later}
+    one, two = pair(**relative), pair(**relative)
     one.rung("structure").fault("epsilon")
     result = judge(one, one, two, REPEAT)
     assert (result.located, result.verdict) == (rung, Verdict.DIFFERENT)
@@ -251,7 +250,14 @@ def test_judging_in_float64_shows_the_float64_numbers() -> None:
 # --- Tolerances -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("relative", "allowed"),
-    [(0.0, FLOOR), (BEFORE, ALLOWED), (1.0, SLACK * EPSILON_RATIO), (7.0, SLACK * EPSILON_RATIO), (math.inf, None), (math.nan, None)],
+    [
+        (0.0, FLOOR),
+        (BEFORE, ALLOWED),
+        (1.0, SLACK * EPSILON_RATIO),
+        (7.0, SLACK * EPSILON_RATIO),
+        (math.inf, None),
+        (math.nan, None),
+    ],
 )
 def test_tolerances_are_never_zero_and_never_above_a_share_of_one(relative: float, allowed: float | None) -> None:
     found = tolerances(pair(update={"x": relative}))["update"]["x"]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tfport import paradigms
 from tfport.errors import CheckpointError, RunError, TrainingDiverged
+from tfport.files import sha256
 from tfport.training import checkpoint
 from tfport.training.checkpoint import Checkpoint, checkpoints
 from tfport.training.config import RunConfig
@@ -46,7 +47,7 @@ def remove(folder: Path, name: str) -> None:
     (folder / name).unlink()
 
 
-DAMAGE = {
+DAMAGE: dict[Callable[[Path, str], None], str] = {
     cut: r"has \d+ bytes, not \d+: it was cut or changed",
     empty: "has 0 bytes",
     flip: "was changed after it was written",
@@ -159,9 +160,7 @@ def test_a_checkpoint_of_another_seed_is_refused(
     assert "delete" in refused(configure(run), run, contents, "is of seed 4; this run has 3")
 
 
-def test_a_renamed_checkpoint_is_refused(
-    copy_of: Callable[[], Path], configure: Configure, contents: Contents
-) -> None:
+def test_a_renamed_checkpoint_is_refused(copy_of: Callable[[], Path], configure: Configure, contents: Contents) -> None:
     run = copy_of()
     root = run / "checkpoints"
     (root / LAST).rename(root / f"step-{5:010d}")
@@ -193,7 +192,7 @@ def test_files_no_reader_can_read_are_refused_even_if_vouched_for(
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in manifest["files"]:
         flip(folder, name)
-        manifest["files"][name]["sha256"] = checkpoint.sha256(folder / name)
+        manifest["files"][name]["sha256"] = sha256(folder / name)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     message = refused(configure(run, paradigm), run, contents, "cannot be restored|not the one that was saved")
     assert f"delete {folder} to go on from the checkpoint before it" in message
@@ -236,7 +235,7 @@ def test_a_frameworks_own_error_is_explained_too(
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     stub.save = save  # type: ignore[attr-defined]
-    with pytest.raises(RunError, match="could not be written: No space left.*untouched"):
+    with pytest.raises(RunError, match=r"could not be written: No space left.*untouched"):
         train(configure(tmp_path / "run"))
     assert not contents(tmp_path / "run" / "checkpoints")
 
@@ -268,7 +267,7 @@ def test_nan_weights_are_not_saved(stub: object, configure: Configure, tmp_path:
     stub.load(_stub_state(configure(tmp_path)))  # type: ignore[attr-defined]
     stub.arrays["optimizer/generator/v/generator/hidden/kernel"][1, 2] = np.inf  # type: ignore[attr-defined]
     with pytest.raises(
-        TrainingDiverged, match="after step 9 optimizer/generator/v/generator/hidden/kernel.*Lower --learning_rate"
+        TrainingDiverged, match=r"after step 9 optimizer/generator/v/generator/hidden/kernel.*Lower --learning_rate"
     ):
         checkpoint.save(tmp_path / "checkpoints", stub, 9, 0)  # type: ignore[arg-type]
     assert not (tmp_path / "checkpoints").exists()

@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(configure: Configure, tmp_path: P
     """kill -9 of a real process, twice, each time wherever it happens to be."""
     long = {"steps": 3_000, "log_every": 7, "sample_every": 500, "checkpoint_every": 3}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    reached = []
+    reached: list[int] = []
     for delay, more in ((0.217, []), (0.531, ["--resume"])):
         process = subprocess.Popen(
             command(configure(killed, **long), *more),

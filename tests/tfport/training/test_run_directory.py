@@ -115,15 +115,13 @@ def test_another_version_of_a_framework_warns_and_goes_on(
     assert "begun under tensorflow 1.15.5 and goes on under 2." in warnings[0]
 
 
-def test_the_same_versions_do_not_warn(
-    run: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_versions_do_not_warn(run: Path, configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     train(configure(run, steps=7), resume=True)
     assert "warning: " not in capsys.readouterr().err
 
 
 def test_nothing_to_resume(configure: Configure, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run.*nothing to resume; leave --resume out"):
+    with pytest.raises(RunError, match=r"holds no run.*nothing to resume; leave --resume out"):
         train(configure(tmp_path / "run"), resume=True)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,283 @@
+"""The ladder on fakes: a correct port passes every rung, and every planted fault fails the rung it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+
+import pytest
+from fakes import FakeBatches, FakeSubject, Faults, initial_state, small_spec
+from tfport.equivalence.ladder import WARM_STEPS, Ladder, carried
+from tfport.equivalence.measurement import PairMeasurement
+from tfport.equivalence.result import RUNGS, PairResult, RungResult, Verdict
+from tfport.equivalence.verdicts import judge, tolerances
+from tfport.models.spec import ModelSpec
+from tfport.subject import Batch, Subject
+
+STEPS = 3
+REPEAT = RungResult("repeat", Verdict.IDENTICAL, compared=1)
+BIAS = "generator/output/bias"
+
+
+def ladder(
+    *moderns: Subject,
+    precision: str = "float32",
+    allowed: Sequence[PairMeasurement] = (),
+    legacy: Subject | None = None,
+) -> Ladder:
+    spec = small_spec()
+    names = ["legacy", *(f"modern{each or ''}" for each in range(len(moderns)))]
+    explained = [tolerances(each) for each in allowed] or [{} for _ in moderns]
+    return Ladder(
+        legacy or FakeSubject(spec, precision, 1),
+        moderns,
+        names,
+        FakeBatches(spec, precision),  # type: ignore[arg-type]
+        initial_state(spec, precision),
+        STEPS,
+        explained,
+    )
+
+
+def judged(faults: Faults, kind: type[FakeSubject] = FakeSubject, spec: ModelSpec | None = None) -> PairResult:
+    """The verdicts of a modern side with `faults`, measured in both precisions."""
+    found: list[PairMeasurement] = []
+    for precision in ("float32", "float64"):
+        modern = kind(spec or small_spec(), precision, 2, faults)
+        found += ladder(modern, precision=precision, allowed=found).run()
+        assert PairMeasurement.from_json(found[-1].to_json()).to_json() == found[-1].to_json()
+    return judge(found[0], found[0], found[1], REPEAT)
+
+
+def failed(result: PairResult) -> list[str]:
+    return [rung.rung for rung in result.rungs if not rung.verdict.equal]
+
+
+def findings(result: PairResult, rung: str) -> str:
+    return "\n".join(result.rung(rung).findings)
+
+
+# --- What passes ------------------------------------------------------------------------------------------------------
+def test_the_same_computation_is_identical() -> None:
+    result = judged(Faults())
+    assert result.verdict is Verdict.IDENTICAL
+    assert [rung.rung for rung in result.rungs] == list(RUNGS)
+    assert all(rung.compared for rung in result.rungs)
+    assert [(mover.phase, mover.legacy == mover.modern, len(mover.legacy)) for mover in result.movers] == [
+        ("discriminator", True, 4),
+        ("generator", True, 4),
+    ]
+    assert len(result.loss_checks) == 8
+    assert all(check.agrees for check in result.loss_checks)
+
+
+def test_another_order_of_summation_is_rounding() -> None:
+    result = judged(Faults(reordered=True))
+    assert result.verdict is Verdict.ROUNDING
+    assert {rung.verdict for rung in result.rungs[3:]} == {Verdict.ROUNDING}
+    assert result.located is None
+
+
+# --- What fails, and where --------------------------------------------------------------------------------------------
+UPDATES = ["update", "forced_trajectory", "free_trajectory"]
+LOSSES = ["loss", "forced_trajectory", "free_trajectory"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "rungs", "finding"),
+    [
+        (Faults(hidden_epsilon=1e-7), UPDATES, ""),
+        (Faults(hyperparameters={"epsilon": 1e-7}), ["structure", *UPDATES], ""),
+        (Faults(hyperparameters={"learning_rate": 2.0001e-4}), ["structure", *UPDATES], ""),
+        (
+            Faults(frozen=("discriminator/output/bias",)),
+            UPDATES,
+            "phase discriminator: discriminator/output/bias did not",
+        ),
+        (
+            Faults(leak=("generator/hidden/kernel",)),
+            UPDATES,
+            "phase discriminator: generator/hidden/kernel moved on the",
+        ),
+        (Faults(simultaneous=True), UPDATES, "modern: a step is not its phases in order"),
+        (
+            Faults(dirty_forward=BIAS),
+            ["forward", "gradient", "update"],
+            "modern: forward or gradients changed the state",
+        ),
+        (Faults(no_gradient=(BIAS,)), ["gradient"], "generator/generator/output/bias is missing on the modern side"),
+        (Faults(unreported=("generator",)), UPDATES[1:], "loss_G is not reported on the modern side"),
+        (Faults(extra_report=True), UPDATES[1:], "a loss of phase critic is reported on the modern side only"),
+        (Faults(reports="half"), LOSSES, "modern: the generator phase reports loss_G"),
+        (Faults(reports="negated"), LOSSES, "modern: the discriminator phase reports loss_D"),
+        (Faults(reports="running_mean"), LOSSES, "modern: the generator phase reports loss_G"),
+        (Faults(reports="nan"), LOSSES, "modern: the generator phase reports loss_G nan"),
+        (Faults(reports="float32_scalar"), LOSSES, "modern: the generator phase reports loss_G"),
+        (Faults(nan_in="float32"), ["forward"], "training/generator/hidden is the first without a finite distance"),
+        (Faults(nan_in="float64"), ["forward"], "training/generator/hidden is the first without a finite distance"),
+        (Faults(float64_outputs=True), ["forward", "loss"], "training/generator/hidden: dtype float32 against float64"),
+        (Faults(miscount_in="float32"), UPDATES, "optimizer/generator/iterations is a count, and first differs"),
+        (Faults(miscount_in="float64"), UPDATES, "optimizer/generator/iterations is a count, and first differs"),
+        (Faults(stddev=20.0), ["initialisation"], "generator/hidden/kernel starts as mean"),
+        (Faults(variables={BIAS: {"trainable": False}}), ["structure"], "trainable=True against trainable=False"),
+    ],
+)
+def test_a_fault_fails_the_rungs_it_belongs_to_and_no_other(faults: Faults, rungs: list[str], finding: str) -> None:
+    result = judged(faults)
+    assert failed(result) == rungs
+    assert not result.verdict.equal
+    numerical = [rung for rung in rungs if rung not in ("structure", "initialisation")]
+    assert result.located == (numerical[0] if numerical else None)
+    assert finding in "\n".join(findings(result, rung) for rung in rungs)
+
+
+def test_the_first_divergence_of_a_fault_names_the_place() -> None:
+    first = judged(Faults(hidden_epsilon=1e-7)).rung("update").first_divergence
+    assert first is not None
+    assert (first.step, first.phase, first.dtype) == (0, "discriminator", "float64")
+    assert first.tensor.startswith("discriminator/discriminator/")
+    assert first.held_before == ("repeat", "structure", "initialisation", "forward", "loss", "gradient")
+    assert 0 < first.absolute <= first.atol
+
+
+# --- What is missing on the modern side -------------------------------------------------------------------------------
+def test_a_side_that_lacks_a_variable_still_gets_every_rung() -> None:
+    result = judged(Faults(lacks=(BIAS,)))
+    assert result.verdict is Verdict.NOT_COMPARABLE
+    assert all(rung.compared for rung in result.rungs)
+    for rung in ("structure", "initialisation", "gradient", "update", "forced_trajectory", "free_trajectory"):
+        assert result.rung(rung).verdict is Verdict.NOT_COMPARABLE
+        assert f"{BIAS}" in findings(result, rung)
+    assert "phase generator: generator/output/bias did not move" in findings(result, "update")
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_side_that_lacks_a_phase_still_gets_every_rung(kept: int) -> None:
+    spec = small_spec()
+    result = judged(Faults(), spec=dataclasses.replace(spec, phases=spec.phases[kept : kept + 1]))
+    lost = spec.phases[1 - kept]
+    assert result.verdict is Verdict.NOT_COMPARABLE
+    for rung in ("loss", "gradient", "update"):
+        assert f"phase {lost.name} is missing on the modern side" in result.rung(rung).findings
+    for rung in ("forced_trajectory", "free_trajectory"):
+        assert f"{lost.loss} is not reported on the modern side" in result.rung(rung).findings
+    assert result.rung("forward").verdict is Verdict.IDENTICAL
+
+
+def test_phases_in_another_order_are_different() -> None:
+    spec = small_spec()
+    result = judged(Faults(), spec=dataclasses.replace(spec, phases=spec.phases[::-1]))
+    assert failed(result) == ["structure", "update", "forced_trajectory", "free_trajectory"]
+
+
+def test_carried_takes_what_fits_and_keeps_the_rest() -> None:
+    whole, subject = initial_state(small_spec()), FakeSubject(small_spec(), faults=Faults(lacks=(BIAS,)), seed=5)
+    found = carried(whole, subject)
+    assert found.arrays.keys() == subject.state().arrays.keys()
+    assert all(found.arrays[name] is whole.arrays[name] for name in found.arrays)
+    less = dataclasses.replace(whole, arrays={BIAS: whole.arrays[BIAS]})
+    own = FakeSubject(small_spec(), seed=5)
+    kept = carried(less, own)
+    assert kept.arrays.keys() == own.state().arrays.keys()
+    assert (kept.arrays["generator/hidden/kernel"] == own.state().arrays["generator/hidden/kernel"]).all()
+
+
+# --- Faults that only some rungs can see ------------------------------------------------------------------------------
+class _StaleAfterLoad(FakeSubject):
+    """Forgets nothing on `load`: a number that is no part of the state goes on counting."""
+
+    taken = 0
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        self.taken += 1
+        reported = super().step(batch)
+        if self.taken > 3:
+            self.arrays[BIAS] += self.arrays[BIAS].dtype.type(1e-3)
+        return reported
+
+
+def test_what_goes_wrong_only_after_some_steps_is_found_by_the_forced_trajectory() -> None:
+    result = judged(Faults(), _StaleAfterLoad)
+    assert failed(result) == ["forced_trajectory", "free_trajectory"]
+    first = result.rung("forced_trajectory").first_divergence
+    assert first is not None
+    assert (first.step, first.tensor, first.phase) == (1, BIAS, "generator")
+
+
+class _OtherInference(FakeSubject):
+    """Behaves otherwise in inference mode, as dropout or BatchNorm with other statistics."""
+
+    def forward(self, batch: Batch, training: bool) -> dict[str, object]:  # type: ignore[override]
+        found = super().forward(batch, training)
+        return dict(found) if training else {name: array * 2 for name, array in found.items()}
+
+
+def test_inference_mode_is_compared_too() -> None:
+    result = judged(Faults(), _OtherInference)
+    assert failed(result) == ["forward"]
+    first = result.rung("forward").first_divergence
+    assert first is not None
+    assert first.tensor == "inference/generator/hidden"
+
+
+class _OneLater(FakeSubject):
+    """Wrong in the last step of the free trajectory only."""
+
+    steps = 0
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        self.steps += 1
+        reported = super().step(batch)
+        if self.steps == 2 + 2 * STEPS:
+            self.arrays[BIAS][0] += 1
+        return reported
+
+
+def test_the_last_step_of_the_free_trajectory_is_compared() -> None:
+    assert failed(judged(Faults(), _OneLater)) == ["free_trajectory"]
+
+
+# --- Several sides ----------------------------------------------------------------------------------------------------
+def test_one_modern_side_does_not_touch_another() -> None:
+    spec = small_spec()
+    both = ladder(FakeSubject(spec, faults=Faults(hidden_epsilon=1e-7)), FakeSubject(spec), FakeSubject(spec))
+    wrong, right, other = both.run()
+    assert not wrong.rung("update").same_bits
+    for each in (right, other):
+        assert all(rung.same_bits and not rung.faults and not rung.missing for rung in each.rungs.values())
+    assert [pair.modern for pair in both.pairs] == ["modern", "modern1", "modern2"]
+
+
+def test_a_legacy_side_whose_report_is_not_its_loss_fails_too() -> None:
+    legacy = FakeSubject(small_spec(), seed=1, faults=Faults(reports="half"))
+    (pair,) = ladder(FakeSubject(small_spec(), faults=Faults(reports="half")), legacy=legacy).run()
+    faults = pair.rung("loss").faults
+    assert len([fault for fault in faults if fault.startswith("legacy:")]) == 4
+    assert not judge(pair, pair, None, REPEAT).verdict.equal
+
+
+def test_a_legacy_side_that_says_nothing_of_a_loss_is_not_comparable() -> None:
+    legacy = FakeSubject(small_spec(), seed=1, faults=Faults(unreported=("generator",)))
+    (pair,) = ladder(FakeSubject(small_spec(), faults=Faults(unreported=("generator",))), legacy=legacy).run()
+    assert "loss_G is not reported on the legacy side" in pair.rung("forced_trajectory").missing
+
+
+def test_curves_hold_every_reported_loss_as_a_plain_number() -> None:
+    climbed = ladder(FakeSubject(small_spec(), faults=Faults(reports="float32_scalar", extra_report=True)))
+    climbed.run()
+    assert {name: {loss: len(values) for loss, values in curve.items()} for name, curve in climbed.curves.items()} == {
+        side: {"loss_D": STEPS, "loss_G": STEPS} for side in ("legacy", "modern")
+    }
+    assert json.loads(json.dumps(climbed.curves)) == climbed.curves
+    assert all(math.isfinite(value) for value in climbed.curves["modern"]["loss_G"])
+
+
+def test_work_is_the_number_of_ticks() -> None:
+    ticks: list[str] = []
+    climbed = ladder(FakeSubject(small_spec()))
+    climbed.tick = ticks.append
+    climbed.run()
+    assert len(ticks) == climbed.work
+    assert f"one step from step {WARM_STEPS}" in ticks
