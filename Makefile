@@ -36,7 +36,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 prove: $(STAMP)
-	$(BIN)/python tests/prove.py
+	PYTHONPATH=.:shared $(BIN)/python tests/prove.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info shared/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,11 +8,11 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
-from tfport.models.spec import Dense, ModelSpec
-from tfport.subject import Array, Batch
 
 from tf2_eager.gradient_tape.vanilla_gan import VanillaGan as TapeGan
 from tf2_eager.keras3 import vanilla_gan as keras3
+from tfport.models.spec import Dense, ModelSpec
+from tfport.subject import Array, Batch
 
 MISTAKES = (
     "epsilon_1e_7",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tfport import models, state
 from tfport.models.spec import Adam, Dense, ModelSpec, Network
 from tfport.state import State, iterations_name, slot_name

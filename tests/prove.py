@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from tfport import models
 from tfport.equivalence.compare import Request, compare
 from tfport.equivalence.result import RUNGS
@@ -29,7 +31,6 @@ from tfport.remote import child_environment
 from tfport.training import metrics
 from tfport.training.checkpoint import checkpoints, read_manifest
 from tfport.versions import versions
-from tqdm import tqdm
 
 FOLDER = Path("runs/prove")
 PICTURES = Path("docs/pictures")

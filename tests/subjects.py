@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+
 from tfport import data, models, paradigms
 from tfport.data.batches import Batches
 from tfport.remote import RemoteSubject

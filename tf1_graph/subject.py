@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+
 from tfport import adam
 from tfport.errors import CheckpointError
 from tfport.models.spec import ModelSpec

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow.compat.v1 as tf
-from tfport.models.spec import Adam, Dense, ModelSpec
-from tfport.subject import Array, Batch
 
 from tf1_graph.subject import GraphSubject, TrainOp
+from tfport.models.spec import Adam, Dense, ModelSpec
+from tfport.subject import Array, Batch
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------

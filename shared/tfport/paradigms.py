@@ -96,9 +96,10 @@ def _from_factory(name: str, spec: ModelSpec, precision: str, seed: int) -> Subj
         sys.path.append(here)
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module of the user's may raise anything while it is imported
         raise UserError(
-            f"{name!r} names no factory: {error}. Expected module:function, importable from where you stand."
+            f"{name!r} names no factory ({type(error).__name__}: {error}). "
+            "Expected module:function, importable from where you stand."
         ) from None
     try:
         subject = factory(spec, precision, seed)

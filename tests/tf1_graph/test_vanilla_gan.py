@@ -6,12 +6,12 @@ import math
 from typing import cast
 
 import pytest
-import subjects
 import tensorflow as tf
+
+import subjects
+from tf1_graph.subject import GraphSubject
 from tfport.errors import CheckpointError
 from tfport.state import State
-
-from tf1_graph.subject import GraphSubject
 
 
 def graph() -> GraphSubject:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport import adam
 from tfport.errors import CheckpointError
 from tfport.models.spec import float32

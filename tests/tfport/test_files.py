@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+
 from tfport import files
 from tfport.errors import RunError
 

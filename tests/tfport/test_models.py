@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from tfport import models
 from tfport.errors import UserError
 from tfport.models.spec import Adam

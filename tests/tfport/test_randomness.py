@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from tfport import models, randomness
 from tfport.randomness import MAX_SEED, MAX_STEP, initial_weights, normal, permutation, stateless_seed
 

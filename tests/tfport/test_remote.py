@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fakes import BATCH, FakeBatches, initial_state, plain, small_spec
 from tfport import models, paradigms, randomness, remote
 from tfport.errors import CheckpointError, UserError

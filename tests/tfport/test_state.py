@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport import state
 from tfport.errors import CheckpointError
 from tfport.state import State

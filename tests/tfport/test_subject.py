@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import subjects
 from subjects import SPEC, differing, initial, warm
 from tfport import paradigms

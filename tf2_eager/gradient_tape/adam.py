@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+
 from tfport.models.spec import Adam as AdamNumbers
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tf2_eager.gradient_tape.adam import Adam
 from tfport import adam
 from tfport.errors import CheckpointError
 from tfport.models.spec import ModelSpec
 from tfport.state import State, iterations_name, slot_name
 from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
-
-from tf2_eager.gradient_tape.adam import Adam
 
 _CHECKPOINT = "checkpoint"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from tfport.models.spec import Dense, ModelSpec
-from tfport.subject import Array, Batch
 
 from tf2_eager.gradient_tape.adam import Adam
 from tf2_eager.gradient_tape.subject import TapeSubject
+from tfport.models.spec import Dense, ModelSpec
+from tfport.subject import Array, Batch
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------

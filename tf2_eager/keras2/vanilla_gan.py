@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import tf_keras as keras
-from tfport.models.spec import Adam, Dense, ModelSpec
-from tfport.subject import Array, Batch
 
 from tf2_eager.keras2.subject import KerasSubject
+from tfport.models.spec import Adam, Dense, ModelSpec
+from tfport.subject import Array, Batch
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
 from tfport.errors import CheckpointError, UserError
 from tfport.models.spec import ModelSpec
 from tfport.state import State, iterations_name, slot_name

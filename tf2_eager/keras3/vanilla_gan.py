@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from tfport.models.spec import Adam, Dense, ModelSpec
-from tfport.subject import Array, Batch
 
 from tf2_eager.keras3.subject import KerasSubject
+from tfport.models.spec import Adam, Dense, ModelSpec
+from tfport.subject import Array, Batch
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tfport.cli import app
+from tfport.cli import app, common
 from tfport.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,19 +23,13 @@ if TYPE_CHECKING:
     from tfport.training.side_by_side import SideBySide
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(common)
 
-flags.DEFINE_string("model", "vanilla_gan", "Model to compare.")
 flags.DEFINE_list(
     "paradigms",
     ["tf1_graph", "gradient_tape", "keras2", "keras3"],
     "Legacy side, then one or more others: paradigms by name, or module:function factories.",
 )
-flags.DEFINE_integer("steps", 200, "Steps of the forced and of the free trajectory.")
-flags.DEFINE_string("precision", "float32", "Precision whose figures are shown; the other is run where it is needed.")
-flags.DEFINE_integer("seed", 0, "Seed of initial weights, batch order and noise.")
-flags.DEFINE_string("dataset", "digits", "Training images: digits (embedded), mnist, fashion_mnist, kmnist.")
-flags.DEFINE_string("data_dir", None, "Folder with the four IDX files; without it they are downloaded once and cached.")
-flags.DEFINE_integer("batch_size", None, "Images a batch; by default the source's.")
 flags.DEFINE_string("json", None, "File to write the report to as JSON.")
 flags.DEFINE_list(
     "run_dirs", [], "Complete training runs, one a paradigm in the order of --paradigms: the page shows their curves."
@@ -74,7 +68,7 @@ def main() -> int:
     request = Request(
         model=FLAGS.model,
         paradigms=tuple(FLAGS.paradigms),
-        steps=FLAGS.steps,
+        steps=200 if FLAGS.steps is None else FLAGS.steps,
         precision=FLAGS.precision,
         seed=FLAGS.seed,
         dataset=FLAGS.dataset,

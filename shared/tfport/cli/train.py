@@ -16,20 +16,15 @@ from typing import Any
 
 from absl import flags
 
+from tfport.cli import common
 from tfport.errors import UserError
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(common)
 
-flags.DEFINE_string("model", "vanilla_gan", "Model to train.")
 flags.DEFINE_string("paradigm", "gradient_tape", "Paradigm to train it in: tf1_graph, gradient_tape, keras2, keras3.")
-flags.DEFINE_string("dataset", "digits", "Training images: digits (embedded), mnist, fashion_mnist, kmnist.")
-flags.DEFINE_string("data_dir", None, "Folder with the four IDX files; without it they are downloaded once and cached.")
-flags.DEFINE_integer("steps", None, "Training steps in all; by default the source's own number.")
 flags.DEFINE_integer("epochs", None, "Training length in epochs of the data set, in place of --steps.")
-flags.DEFINE_integer("batch_size", None, "Images a batch; by default the source's.")
 flags.DEFINE_float("learning_rate", None, "Learning rate of every optimizer; by default the source's.")
-flags.DEFINE_integer("seed", 0, "Seed of initial weights, batch order and noise.")
-flags.DEFINE_string("precision", "float32", "float32 or float64.")
 flags.DEFINE_string("run_dir", None, "Run directory; by default runs/<model>-<paradigm>-<dataset>-seed<seed>.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir from its newest checkpoint.")
 flags.DEFINE_integer("log_every", None, "Steps between rows of metrics.csv and TensorBoard scalars (50).")

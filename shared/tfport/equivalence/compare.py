@@ -32,7 +32,8 @@ from tfport.versions import versions
 
 REPEAT_STEPS = 50
 """Rung 0 repeats this many steps in a fresh process, or fewer where fewer were asked."""
-MAX_STEPS = 1_000_000
+MAX_STEPS = 80_000
+"""Beyond some 87,000 steps TF1's beta powers have underflowed and no longer tell the count of steps."""
 
 
 @dataclass(frozen=True)

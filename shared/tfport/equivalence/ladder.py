@@ -231,12 +231,13 @@ class _Still:
             self.losses[phase] = float(subject.run_phase(phase, batch))
             self.after[phase] = subject.state()
         subject.load(state)
-        for phase in subject.phases:
-            subject.run_phase(phase, batch)
+        reported = {phase: float(subject.run_phase(phase, batch)) for phase in subject.phases}
         in_order = subject.state()
         subject.load(state)
-        subject.step(batch)
+        losses_of_step = {phase: float(loss) for phase, loss in subject.step(batch).items()}
         self.after_step = subject.state()
+        if losses_of_step != reported:
+            self.broken_contract.append(f"a step reports {losses_of_step}, and its phases in order {reported}")
         if in_order.digest() != self.after_step.digest():
             self.broken_contract.append(f"a step is not its phases in order ({', '.join(subject.phases)})")
 

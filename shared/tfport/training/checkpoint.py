@@ -78,11 +78,7 @@ def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> C
         }
         manifest = {
             "format": FORMAT,
-            "model": subject.spec.name,
-            "paradigm": subject.paradigm,
-            "precision": subject.precision,
-            "seed": seed,
-            "step": step,
+            **_identity(subject, seed, step),
             "state_digest": state.digest(),
             "files": files,
             "versions": versions(),
@@ -136,13 +132,7 @@ def restore(checkpoint: Checkpoint, subject: Subject, seed: int) -> None:
       CheckpointError: damaged, of another model, paradigm, precision or seed, or not wholly consumed.
     """
     manifest = read_manifest(checkpoint)
-    expected = {
-        "model": subject.spec.name,
-        "paradigm": subject.paradigm,
-        "precision": subject.precision,
-        "seed": seed,
-        "step": checkpoint.step,
-    }
+    expected = _identity(subject, seed, checkpoint.step)
     for key, value in expected.items():
         if manifest.get(key) != value:
             raise CheckpointError(
@@ -158,6 +148,19 @@ def restore(checkpoint: Checkpoint, subject: Subject, seed: int) -> None:
             f"another version of the framework? It was written with {manifest.get('versions')}: "
             f"use those, or {_remedy(checkpoint)}."
         )
+
+
+def _identity(subject: Subject, seed: int, step: int) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    return {
+        "model": subject.spec.name,
+        "paradigm": subject.paradigm,
+        "precision": subject.precision,
+        "seed": seed,
+        "step": step,
+        "batch_size": subject.spec.batching.batch_size,
+        "learning_rates": {phase: adam.learning_rate for phase, adam in subject.spec.optimizers},
+    }
 
 
 def _brief(message: str, folder: Path) -> str:

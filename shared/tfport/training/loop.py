@@ -77,6 +77,7 @@ def train(config: RunConfig, resume: bool = False) -> Outcome:
     subject = paradigms.build(config.paradigm, spec, config.precision, config.seed)
     try:
         with directory.locked():
+            latest = directory.latest() if resume else None  # another process may have gone on until now
             if latest is not None:
                 checkpoint.restore(latest, subject, config.seed)
             else:
@@ -105,8 +106,11 @@ class _Run:
 
     def run(self, start: int) -> Outcome:
         """Trains from `start` steps done to the end, or to a signal."""
+        goes_on = start < self.config.steps
         self.directory.discard_after(start)
-        self.metrics.start(start)
+        self.metrics.start(start, self.config.log_every if goes_on else 1)
+        if goes_on and start % self.config.sample_every:
+            self.directory.sample_path(start).unlink(missing_ok=True)
         self.directory.write(self.config, self.dataset, "running", start)
         self.saved = start if start else None
         self.events = EventWriter(self.directory.path, start)

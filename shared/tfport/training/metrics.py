@@ -21,9 +21,13 @@ class MetricsFile:
         self.path = path
         self.header = ["step", "epoch", *losses]
 
-    def start(self, step: int) -> None:
-        """Makes the file hold the rows up to `step` and no later ones, whatever it held before."""
-        rows = [row for row in read(self.path) if row[0] <= step] if self.path.exists() else []
+    def start(self, step: int, every: int = 1) -> None:
+        """Makes the file hold the rows up to `step` and no later ones, whatever it held before.
+
+        A row at `step` itself goes too when `step` is no multiple of `every`: it closed a run that now goes on.
+        """
+        rows = read(self.path) if self.path.exists() else []
+        rows = [row for row in rows if row[0] < step or (row[0] == step and step % every == 0)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(self.header)

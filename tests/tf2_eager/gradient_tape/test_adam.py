@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfport.models.spec import Adam as AdamNumbers
 
 import tf2_eager.gradient_tape
 from tf2_eager.gradient_tape.adam import Adam
+from tfport.models.spec import Adam as AdamNumbers
 
 NUMBERS = AdamNumbers(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
 

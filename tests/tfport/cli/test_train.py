@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from absl import app, flags
 from absl.testing import flagsaver
+
 from tfport.cli import main, run
 
 SMALL = ("--steps=2", "--batch_size=20", "--run_dir=run")

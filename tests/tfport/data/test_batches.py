@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+
 from tfport import models
 from tfport.data import Dataset
 from tfport.data.batches import Batches, sample_latent

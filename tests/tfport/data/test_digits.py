@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
 from tfport.data import digits
 
 

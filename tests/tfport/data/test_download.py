@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tfport.data import download, sources
 from tfport.data.sources import RemoteFile, Source
 from tfport.errors import DataError, UserError

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from tfport.data import idx
 from tfport.errors import DataError, UserError
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tfport import data
 from tfport.data import download
 from tfport.errors import DataError, UserError

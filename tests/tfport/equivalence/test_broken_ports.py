@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
+
 from broken_ports import MISTAKES
 from tfport.equivalence.compare import Request, compare
 from tfport.equivalence.result import PairResult, Report, Verdict

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tfport.equivalence.compare import Request, compare, repeat_rung
 from tfport.equivalence.result import RUNGS, PairResult, Report, Verdict
 from tfport.errors import UserError

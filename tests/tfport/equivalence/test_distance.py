@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport.equivalence.distance import FAILED, IDENTICAL, distance, first_mismatch, same_bits, ulps
 
 Array = np.ndarray[Any, Any]

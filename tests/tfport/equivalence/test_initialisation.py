@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fakes import FakeSubject, Faults, small_spec
 from tfport.equivalence import initialisation
 from tfport.equivalence.initialisation import BUILDS, LEVEL, compare_initialisation, draws
@@ -155,3 +156,10 @@ def test_own_initialisers_are_compared() -> None:
     assert not compared(legacy, draws(FakeSubject(small_spec(), seed=2))).faults
     wide = compared(legacy, draws(FakeSubject(small_spec(), seed=2, faults=Faults(stddev=20.0))))
     assert any(fault.startswith("generator/hidden/kernel starts as mean") for fault in wide.faults)
+
+
+def test_weights_that_ignore_the_seed_are_a_fault() -> None:
+    one, other = (np.random.default_rng(seed).normal(size=500) for seed in (1, 2))
+    rung = RungMeasurement("initialisation")
+    compare_initialisation(rung, {"kernel": np.concatenate([one, other])}, {"kernel": np.concatenate([one, one])})
+    assert rung.faults == ["kernel is the same on every build of the modern side, whatever the seed"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport.equivalence.losses import RECOMPUTE, recomputed
 from tfport.equivalence.result import LossCheck
 from tfport.models import MODELS, get

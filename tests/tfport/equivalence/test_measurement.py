@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, held_before
 from tfport.equivalence.result import Divergence, LossCheck, Mover
 

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import pytest
+
 from tfport.equivalence.result import (
     RUNGS,
     SCHEMA,

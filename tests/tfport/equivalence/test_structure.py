@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fakes import FakeSubject, Faults, small_spec
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.structure import compare_structure

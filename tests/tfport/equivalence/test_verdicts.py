@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
 from tfport.equivalence.result import RUNGS, Divergence, PairResult, RungResult, Verdict
 from tfport.equivalence.verdicts import EPSILON_RATIO, FLOOR, SLACK, judge, needs_float64, tolerances

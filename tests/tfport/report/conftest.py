@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from tfport.equivalence.result import (
     RUNGS,
     Divergence,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from tfport.equivalence.result import RUNGS, Mover, Report, Verdict
 from tfport.report import words
 from tfport.report.html import render_html, write_html

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+
 from tfport.equivalence.result import RUNGS, Divergence, Mover, PairResult, Report, RungResult, Verdict
 from tfport.report import words
 from tfport.report.terminal import divergence_text, print_report

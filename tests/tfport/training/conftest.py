@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport import models, paradigms
 from tfport.errors import CheckpointError
 from tfport.models.spec import ModelSpec

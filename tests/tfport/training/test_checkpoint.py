@@ -10,10 +10,11 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+
 from tfport import paradigms
 from tfport.errors import CheckpointError, RunError, TrainingDiverged
 from tfport.files import sha256
@@ -149,15 +150,28 @@ def test_a_checkpoint_of_another_paradigm_is_refused(
     assert f"delete {folder}" in message
 
 
-def test_a_checkpoint_of_another_seed_is_refused(
-    copy_of: Callable[[], Path], configure: Configure, contents: Contents, tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, "is of seed 4; this run has 3"),
+        ({"batch_size": 25}, "is of batch_size 25; this run has 20"),
+        ({"learning_rate": 0.01}, "is of learning_rates {'discriminator': 0.00999"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    change: dict[str, Any],
+    message: str,
+    copy_of: Callable[[], Path],
+    configure: Configure,
+    contents: Contents,
+    tmp_path: Path,
 ) -> None:
     run = copy_of()
-    train(configure(tmp_path / "other", seed=4))
+    train(configure(tmp_path / "other", **change))
     folder = run / "checkpoints" / LAST
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "other" / "checkpoints" / LAST, folder)
-    assert "delete" in refused(configure(run), run, contents, "is of seed 4; this run has 3")
+    assert "delete" in refused(configure(run), run, contents, message)
 
 
 def test_a_renamed_checkpoint_is_refused(copy_of: Callable[[], Path], configure: Configure, contents: Contents) -> None:

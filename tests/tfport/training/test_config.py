@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from tfport import models
 from tfport.errors import UserError
 from tfport.training.config import RunConfig, defaults

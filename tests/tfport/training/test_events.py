@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
 from tfport.errors import RunError
 from tfport.training import metrics
 from tfport.training.config import RunConfig

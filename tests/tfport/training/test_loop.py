@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tfport.errors import RunError, TrainingDiverged
 from tfport.training import pictures
 from tfport.training.checkpoint import checkpoints

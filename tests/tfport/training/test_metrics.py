@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
+
 from tfport.errors import RunError
 from tfport.training import metrics
 from tfport.training.metrics import MetricsFile

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tfport import state
 from tfport.training.checkpoint import checkpoints
 from tfport.training.config import RunConfig
@@ -88,6 +89,15 @@ def test_float64_goes_on_to_the_same_bits(paradigm: str, configure: Configure, t
     train(configure(broken, paradigm, precision="float64", steps=4), resume=True)
     assert lasting(whole) == lasting(broken)
     assert state.read(whole / "state.npz").arrays["generator/hidden/kernel"].dtype == np.float64
+
+
+def test_a_finished_run_made_longer_is_the_long_run(configure: Configure, tmp_path: Path) -> None:
+    """The row and picture that closed the short run between two intervals do not stay."""
+    intervals = {"log_every": 2, "sample_every": 2, "checkpoint_every": 3}
+    train(configure(tmp_path / "long", **intervals))
+    train(configure(tmp_path / "short", **intervals, steps=3))
+    train(configure(tmp_path / "short", **intervals), resume=True)
+    assert lasting(tmp_path / "short") == lasting(tmp_path / "long")
 
 
 def test_resuming_a_run_that_is_complete_changes_nothing_that_lasts(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+
 from tfport.errors import RunError, UserError
 from tfport.training.config import RunConfig
 from tfport.training.loop import train
