@@ -11,7 +11,7 @@ import pytest
 
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
 from tfport.equivalence.result import RUNGS, Divergence, PairResult, RungResult, Verdict
-from tfport.equivalence.verdicts import EPSILON_RATIO, FLOOR, SLACK, judge, needs_float64, tolerances
+from tfport.equivalence.verdicts import CEILING, EPSILON_RATIO, FLOOR, SLACK, judge, needs_float64, tolerances
 
 REPEAT = RungResult("repeat", Verdict.IDENTICAL, compared=3)
 BEFORE = 1e-3
@@ -270,3 +270,23 @@ def test_the_published_numbers_are_small() -> None:
     assert np.finfo(np.float64).eps / np.finfo(np.float32).eps == EPSILON_RATIO
     assert SLACK * EPSILON_RATIO < 1e-6
     assert FLOOR < 1e-12
+
+
+@pytest.mark.parametrize("rung", sorted(CEILING))
+@pytest.mark.parametrize(("share", "verdict"), [(1.0, Verdict.ROUNDING), (1.001, Verdict.DIFFERENT)])
+def test_where_nothing_amplifies_float32_has_a_ceiling(rung: str, share: float, verdict: Verdict) -> None:
+    single = share * CEILING[rung]
+    one, two = pair(**{rung: {"x": single}}), pair(**{rung: {"x": EPSILON_RATIO * single}})
+    assert judge(one, one, two, REPEAT).rung(rung).verdict is verdict
+
+
+def test_products_in_float16_lie_above_the_ceiling() -> None:
+    draws = np.random.default_rng(0)
+    left, right = draws.normal(size=(50, 256)).astype(np.float32), draws.normal(size=(256, 20)).astype(np.float32)
+    exact = left.astype(np.float64) @ right.astype(np.float64)
+
+    def relative(dtype: str) -> float:
+        return float(np.abs(left.astype(dtype) @ right.astype(dtype) - exact).max() / np.abs(exact).max())
+
+    assert relative("float16") > 4 * CEILING["forward"]
+    assert relative("float32") < CEILING["forward"] / 4
