@@ -14,7 +14,7 @@ from pathlib import Path
 from tfport.paradigms import PARADIGMS
 
 TRAINING_STEPS = 1_000
-COMPARED_STEPS = 200
+COMPARED_STEPS = 100
 
 
 def commands(folder: Path) -> list[list[str]]:

@@ -3,8 +3,9 @@
 Schema 1 of the names:
 
 * a model's variable: `<network>/<layer>/<kind>`, e.g. `generator/hidden/kernel`;
-* an optimizer's slot: `optimizer/<phase>/<slot>/<variable>`, with Adam's slots called `m` and `v`;
-* an optimizer's count of steps: `optimizer/<phase>/iterations`, int64 scalar.
+* an optimizer's slot: `optimizer/<optimizer>/<slot>/<variable>`, with Adam's slots called `m` and `v`; the optimizer has
+  the name that the spec's `optimizers` gives it, which is that of its phase;
+* an optimizer's count of steps: `optimizer/<optimizer>/iterations`, int64 scalar.
 
 On disk it is an uncompressed `.npz` whose entry `__schema__` holds JSON; no pickle is ever read.
 """

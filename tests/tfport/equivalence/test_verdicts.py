@@ -276,7 +276,8 @@ def test_the_published_numbers_are_small() -> None:
 @pytest.mark.parametrize(("share", "verdict"), [(1.0, Verdict.ROUNDING), (1.001, Verdict.DIFFERENT)])
 def test_where_nothing_amplifies_float32_has_a_ceiling(rung: str, share: float, verdict: Verdict) -> None:
     single = share * CEILING[rung]
-    one, two = pair(**{rung: {"x": single}}), pair(**{rung: {"x": EPSILON_RATIO * single}})
+    measured: list[dict[str, Any]] = [{rung: {"x": value}} for value in (single, EPSILON_RATIO * single)]
+    one, two = (pair(**each) for each in measured)
     assert judge(one, one, two, REPEAT).rung(rung).verdict is verdict
 
 
