@@ -81,43 +81,50 @@ def broken_ports() -> Result:
 
 # --- Kills ------------------------------------------------------------------------------------------------------------
 def kills(paradigm: str) -> Result:
-    """Ten runs killed at random moments and resumed, each against one that was never stopped."""
+    """Ten runs killed at random moments of their training and resumed, each against one that was never stopped."""
     root = FOLDER / "kills" / paradigm
     shutil.rmtree(root, ignore_errors=True)
-    settings = [f"--paradigm={paradigm}", f"--steps={KILL_STEPS}", "--checkpoint_every=25", "--sample_every=100"]
-    began = time.monotonic()
-    unbroken = _train(settings, root / "unbroken")
-    whole = time.monotonic() - began
+    settings = [f"--paradigm={paradigm}", f"--steps={KILL_STEPS}", "--log_every=5", "--checkpoint_every=25"]
+    process, began = _begin(settings, root / "unbroken")
+    process.wait()
+    training = time.monotonic() - began
+    unbroken = _digest(root / "unbroken")
     draws = random.Random(paradigm)
     moments, equal = [], 0
     for number in tqdm(range(KILLS), desc=f"kills {paradigm}"):
         folder = root / f"killed-{number}"
-        moment = draws.uniform(0.1, 1.0) * whole
-        process = subprocess.Popen(
-            tfport("train", *settings, f"--run_dir={folder}"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=child_environment(),
-        )
-        time.sleep(moment)
+        process, began = _begin(settings, folder)
+        time.sleep(max(0.0, draws.uniform(0.02, 0.9) * training - (time.monotonic() - began)))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        logged = (
+            [int(row[0]) for row in metrics.read(folder / "metrics.csv")] if (folder / "metrics.csv").exists() else []
+        )
         reached = max((each.step for each in checkpoints(folder / "checkpoints")), default=0)
-        resume = ["--resume"] if (folder / "run.json").exists() else []
-        digest = _train([*settings, *resume], folder)
-        same = digest == unbroken and _same_file(folder, root / "unbroken", "metrics.csv")
+        process, _ = _begin([*settings, "--resume"], folder)
+        process.wait()
+        same = _digest(folder) == unbroken and _same_file(folder, root / "unbroken", "metrics.csv")
         equal += same
-        moments.append({"seconds": round(moment, 2), "checkpoint": reached, "same_bits": same})
+        moments.append({"logged": max(logged, default=0), "checkpoint": reached, "same_bits": same})
         shutil.rmtree(folder)
     return {"paradigm": paradigm, "kills": KILLS, "equal": equal, "moments": moments}
 
 
-def _train(settings: list[str], folder: Path) -> str:
-    """Trains to the end; returns the digest of the last checkpoint's state."""
+def _begin(settings: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], float]:
+    """Starts a run and waits until its training begins; returns it with that moment."""
     command = tfport("train", *settings, f"--run_dir={folder}")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=child_environment())
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=child_environment())
+    while not (folder / "run.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    return process, time.monotonic()
+
+
+def _digest(folder: Path) -> str:
+    """The digest of the state in the last checkpoint of a finished run."""
     last = checkpoints(folder / "checkpoints")[-1]
-    assert last.step == KILL_STEPS
+    if last.step != KILL_STEPS:
+        raise RuntimeError(f"{folder} ended after {last.step} steps, not {KILL_STEPS}")
     return str(read_manifest(last)["state_digest"])
 
 
@@ -267,7 +274,7 @@ def main() -> None:
     run = stage("full-run", lambda: whole_run(data_dir)) if data_dir else None
     kill_rows = []
     for each in killed:
-        moments = ", ".join(str(moment["checkpoint"]) for moment in each["moments"])
+        moments = ", ".join(f"{moment['logged']} ({moment['checkpoint']})" for moment in each["moments"])
         kill_rows.append([each["paradigm"], f"{each['equal']} of {each['kills']}", moments])
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = f"""# Proof
@@ -296,10 +303,10 @@ is a difference that float64 leaves as it was.
 {broken_text(mistakes)}
 ## Kill -9
 
-Runs of {KILL_STEPS} steps with a checkpoint every 25, killed {KILLS} times a paradigm at random moments and resumed:
+Runs of {KILL_STEPS} steps with a checkpoint every 25, killed {KILLS} times a paradigm at random moments of training and resumed:
 the state's digest and the bytes of metrics.csv against a run that was never stopped.
 
-{table(["paradigm", "same bits", "checkpoint that each resumed from"], kill_rows)}
+{table(["paradigm", "same bits", "last step logged before the kill (checkpoint resumed from)"], kill_rows)}
 ## The source's whole run
 
 `tfport train --paradigm=tf1_graph --dataset=mnist --data_dir=FOLDER --log_every=550`: 55,000 steps.
