@@ -303,8 +303,8 @@ is a difference that float64 leaves as it was.
 {broken_text(mistakes)}
 ## Kill -9
 
-Runs of {KILL_STEPS} steps with a checkpoint every 25, killed {KILLS} times a paradigm at random moments of training and resumed:
-the state's digest and the bytes of metrics.csv against a run that was never stopped.
+Runs of {KILL_STEPS} steps with a checkpoint every 25, killed {KILLS} times a paradigm at random moments of their
+training and resumed: the state's digest and the bytes of metrics.csv against a run that was never stopped.
 
 {table(["paradigm", "same bits", "last step logged before the kill (checkpoint resumed from)"], kill_rows)}
 ## The source's whole run
