@@ -7,6 +7,7 @@ docs/proof.md says so. Written: docs/proof.md, docs/pictures/*.png.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -34,6 +35,8 @@ from tfport.versions import versions
 
 FOLDER = Path("runs/prove")
 PICTURES = Path("docs/pictures")
+SOURCES = ("tf1_graph", "tf2_eager", "shared/tfport/models", "shared/tfport/data", "shared/tfport/equivalence")
+"""A stage is run again when a file under these has changed."""
 LADDER_STEPS = 500
 BROKEN_STEPS = 20
 KILLS = 10
@@ -45,16 +48,27 @@ Result = dict[str, Any]
 
 
 def stage(name: str, work: Callable[[], Result]) -> Result:
-    """The stage's result, from disk where it is there."""
+    """The stage's result, from disk where it is there and these sources made it."""
     path = FOLDER / f"{name}.json"
+    now = sources()
     if path.exists():
         found: Result = json.loads(path.read_text())
-        print(f"{name}: done before ({path})")
-        return found
+        if found.get("sources") == now:
+            print(f"{name}: done before ({path})")
+            return found
     print(f"{name}: running", flush=True)
-    result = work()
+    result = {**work(), "sources": now}
     write_json(path, result)
     return result
+
+
+def sources() -> str:
+    """The first digits of a SHA-256 over everything that computes: models, paradigms, data, ladder and training."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{path}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def tfport(*words: str) -> list[str]:
@@ -81,43 +95,52 @@ def broken_ports() -> Result:
 
 # --- Kills ------------------------------------------------------------------------------------------------------------
 def kills(paradigm: str) -> Result:
-    """Ten runs killed at random moments of their training and resumed, each against one that was never stopped."""
+    """Ten runs killed in the middle of their training and resumed, each against one that was never stopped."""
     root = FOLDER / "kills" / paradigm
     shutil.rmtree(root, ignore_errors=True)
-    settings = [f"--paradigm={paradigm}", f"--steps={KILL_STEPS}", "--log_every=5", "--checkpoint_every=25"]
-    process, began = _begin(settings, root / "unbroken")
-    process.wait()
-    training = time.monotonic() - began
+    settings = [f"--paradigm={paradigm}", f"--steps={KILL_STEPS}", "--log_every=1", "--checkpoint_every=25"]
+    _begin(settings, root / "unbroken").wait()
     unbroken = _digest(root / "unbroken")
     draws = random.Random(paradigm)
-    moments, equal = [], 0
-    for number in tqdm(range(KILLS), desc=f"kills {paradigm}"):
-        folder = root / f"killed-{number}"
-        process, began = _begin(settings, folder)
-        time.sleep(max(0.0, draws.uniform(0.02, 0.9) * training - (time.monotonic() - began)))
+    moments: list[Result] = []
+    bar = tqdm(total=KILLS, desc=f"kills {paradigm}")
+    while len(moments) < KILLS:
+        folder = root / f"killed-{bar.n}"
+        shutil.rmtree(folder, ignore_errors=True)
+        process = _begin(settings, folder)
+        moment = draws.uniform(0.05, 0.9) * KILL_STEPS
+        while _logged(folder) < moment and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(draws.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        logged = (
-            [int(row[0]) for row in metrics.read(folder / "metrics.csv")] if (folder / "metrics.csv").exists() else []
-        )
+        logged = _logged(folder)
+        if not 0 < logged < KILL_STEPS:
+            continue  # it fell before the first step or after the last: draw again
         reached = max((each.step for each in checkpoints(folder / "checkpoints")), default=0)
-        process, _ = _begin([*settings, "--resume"], folder)
-        process.wait()
+        _begin([*settings, "--resume"], folder).wait()
         same = _digest(folder) == unbroken and _same_file(folder, root / "unbroken", "metrics.csv")
-        equal += same
-        moments.append({"logged": max(logged, default=0), "checkpoint": reached, "same_bits": same})
-        shutil.rmtree(folder)
-    return {"paradigm": paradigm, "kills": KILLS, "equal": equal, "moments": moments}
+        moments.append({"logged": logged, "checkpoint": reached, "same_bits": same})
+        bar.update()
+    bar.close()
+    return {
+        "paradigm": paradigm,
+        "kills": KILLS,
+        "equal": sum(each["same_bits"] for each in moments),
+        "moments": moments,
+    }
 
 
-def _begin(settings: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], float]:
-    """Starts a run and waits until its training begins; returns it with that moment."""
+def _logged(folder: Path) -> int:
+    """The last step in a run's metrics.csv; 0 where there is none yet."""
+    path = folder / "metrics.csv"
+    return max((int(row[0]) for row in metrics.read(path)), default=0) if path.exists() else 0
+
+
+def _begin(settings: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a run."""
     command = tfport("train", *settings, f"--run_dir={folder}")
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=child_environment())
-    while not (folder / "run.json").exists() and process.poll() is None:
-        time.sleep(0.01)
-    return process, time.monotonic()
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=child_environment())
 
 
 def _digest(folder: Path) -> str:
@@ -267,11 +290,11 @@ def main() -> None:
     """Runs what is missing and writes docs/proof.md."""
     data_dir = os.environ.get("TFPORT_DATA_DIR")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    killed = [stage(f"kills-{name}", lambda name=name: kills(name)) for name in PARADIGMS]  # type: ignore[misc]
+    run = stage("full-run", lambda: whole_run(data_dir)) if data_dir else None
     digits = stage("ladder-digits", lambda: ladder("digits", None))
     mnist = stage("ladder-mnist", lambda: ladder("mnist", data_dir)) if data_dir else None
     mistakes = stage("broken-ports", broken_ports)
-    killed = [stage(f"kills-{name}", lambda name=name: kills(name)) for name in PARADIGMS]  # type: ignore[misc]
-    run = stage("full-run", lambda: whole_run(data_dir)) if data_dir else None
     kill_rows = []
     for each in killed:
         moments = ", ".join(f"{moment['logged']} ({moment['checkpoint']})" for moment in each["moments"])
@@ -279,7 +302,7 @@ def main() -> None:
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = f"""# Proof
 
-Written by `make prove` ({about}); `TFPORT_DATA_DIR` named a folder with MNIST's IDX files. Nothing here is typed in.
+Written by `make prove` ({about}, sources {sources()}); `TFPORT_DATA_DIR` named a folder with MNIST's IDX files. Nothing here is typed in.
 
 ## One computation in four paradigms
 
@@ -316,6 +339,19 @@ training and resumed: the state's digest and the bytes of metrics.csv against a 
 {run_text(run)}"""
     write_atomically(Path("docs/proof.md"), text)
     print("docs/proof.md is written.")
+    failed = [
+        *(
+            f"{pair['modern']} is {pair['verdict']}"
+            for result in (digits, mnist)
+            if result
+            for pair in result["pairs"]
+            if pair["verdict"] not in ("identical", "rounding")
+        ),
+        *(f"{pair['modern']} passed" for pair in mistakes["pairs"] if pair["verdict"] in ("identical", "rounding")),
+        *(f"{each['paradigm']}: {each['equal']} of {each['kills']} kills" for each in killed if each["equal"] < KILLS),
+    ]
+    if failed:
+        sys.exit("not proven: " + "; ".join(failed))
 
 
 if __name__ == "__main__":
