@@ -302,7 +302,8 @@ def main() -> None:
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = f"""# Proof
 
-Written by `make prove` ({about}, sources {sources()}); `TFPORT_DATA_DIR` named a folder with MNIST's IDX files. Nothing here is typed in.
+Written by `make prove` ({about}, sources {sources()});
+`TFPORT_DATA_DIR` named a folder with MNIST's IDX files. Nothing here is typed in.
 
 ## One computation in four paradigms
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from tfport import data, models, paradigms
 from tfport.data.batches import Batches
+from tfport.initial import initial_state
 from tfport.remote import RemoteSubject
 from tfport.state import State
 from tfport.subject import Subject
-from tfport.training.loop import initial_state
 
 SPEC = models.get("vanilla_gan")
 

@@ -50,7 +50,7 @@ class GraphSubject(Subject):
         with self.graph.as_default():
             tf.set_random_seed(seed)
             self.build_graph()
-            self._initialise = tf.global_variables_initializer()
+            initialise = tf.global_variables_initializer()
             self._saver = tf.train.Saver(tf.global_variables(), max_to_keep=None)
             self._global = tf.global_variables()
         self._variables = {
@@ -61,7 +61,7 @@ class GraphSubject(Subject):
         self._names = {variable.op.name: name for name, variable in self._variables.items()}
         self._adam_ops = {phase: _adam_ops(op.train) for phase, op in self.train_ops.items()}
         self.session = tf.Session(graph=self.graph)
-        self.session.run(self._initialise)
+        self.session.run(initialise)
 
     @abc.abstractmethod
     def build_graph(self) -> None:
@@ -108,9 +108,11 @@ class GraphSubject(Subject):
         return {variable.op.name: tuple(variable.shape.as_list()) for variable in self._global}
 
     # --- State --------------------------------------------------------------------------------------------------------
-    def initialise(self, seed: int) -> None:  # noqa: ARG002  the graph's seed was fixed when it was built
-        """Runs the initialisers again; the Session's generators go on, so every call draws other weights."""
-        self.session.run(self._initialise)
+    def initialise(self, seed: int) -> None:
+        """Builds the graph again with its own initialisers and takes over the new values."""
+        fresh = type(self)(self.spec, self.precision, seed)
+        self.load(fresh.state())
+        fresh.close()
 
     def _slots(self) -> dict[str, Any]:
         """Canonical slot name -> variable, for every slot the optimizers made."""

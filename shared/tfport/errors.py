@@ -42,3 +42,14 @@ def unknown(kind: str, value: str, valid: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(value, names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return UserError(f"unknown {kind} {value!r}.{hint} Valid: {', '.join(names)}.")
+
+
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """`value` when low <= value <= high.
+
+    Raises:
+      UserError: it is not; the message names the flag and its range.
+    """
+    if not low <= value <= high:
+        raise UserError(f"--{name}={value} is out of range: expected a whole number from {low:,} to {high:,}.")
+    return value

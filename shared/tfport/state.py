@@ -3,7 +3,7 @@
 Schema 1 of the names:
 
 * a model's variable: `<network>/<layer>/<kind>`, e.g. `generator/hidden/kernel`;
-* an optimizer's slot: `optimizer/<optimizer>/<slot>/<variable>`, with Adam's slots called `m` and `v`; the optimizer has
+* an optimizer's slot: `optimizer/<optimizer>/<slot>/<variable>`, Adam's slots being `m` and `v`; the optimizer has
   the name that the spec's `optimizers` gives it, which is that of its phase;
 * an optimizer's count of steps: `optimizer/<optimizer>/iterations`, int64 scalar.
 

@@ -71,8 +71,8 @@ def test_one_bit_off_is_refused() -> None:
 def test_tensorflow_multiplies_up_the_same_powers_through_underflow(paradigm: str) -> None:
     """A real run's counter, over the edge where the power underflows: a run must not end there."""
     from tfport import models, paradigms
+    from tfport.initial import initial_state
     from tfport.state import State, iterations_name
-    from tfport.training.loop import initial_state
 
     spec = models.get("vanilla_gan")
     subject = paradigms.build(paradigm, spec)

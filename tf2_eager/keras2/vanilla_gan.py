@@ -58,6 +58,7 @@ class VanillaGan(KerasSubject):
         # --- Losses, both minimised -----------------------------------------------------------------------------------
         # The joint step gives D one batch of B real and B fake images. Binary cross entropy is a mean over all 2B, half
         # of mean(-log D(x)) + mean(-log(1 - D(G(z)))), so the weight of 2 makes it the negative of the source's loss_D.
+        # Keras goes back from the sigmoid to its logits here, so a saturated D gives a finite loss: known difference 1.
         self.discriminator.compile(
             optimizer=adam(spec.optimizer("discriminator")), loss="binary_crossentropy", loss_weights=[2.0]
         )

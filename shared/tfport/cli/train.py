@@ -52,7 +52,8 @@ def _steps_of_epochs(settings: dict[str, Any], epochs: int) -> int:
     """Steps in so many epochs of the data set, as the spec draws its batches."""
     from tfport import data
     from tfport.data.batches import Batches
-    from tfport.training.config import defaults, whole
+    from tfport.errors import whole
+    from tfport.training.config import defaults
 
     whole("epochs", epochs, 1, 1_000_000)
     config = defaults(**{**settings, "steps": 1})

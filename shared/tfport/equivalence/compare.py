@@ -21,13 +21,12 @@ from tfport.equivalence.ladder import Ladder
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, Tolerances
 from tfport.equivalence.result import Report, RungResult, Verdict
 from tfport.equivalence.verdicts import judge, needs_float64, tolerances
-from tfport.errors import UserError
+from tfport.errors import UserError, whole
+from tfport.initial import initial_state
 from tfport.models.spec import ModelSpec
 from tfport.quiet import load_tensorflow
 from tfport.remote import RemoteSubject, child_environment
 from tfport.subject import Array, Subject
-from tfport.training.config import whole
-from tfport.training.loop import initial_state
 from tfport.versions import versions
 
 REPEAT_STEPS = 50
@@ -165,7 +164,7 @@ def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Toler
             mininterval=0.2 if sys.stderr.isatty() else 10.0,
         )
         with bar:
-            ladder.tick = lambda _: bar.update()
+            ladder.tick = lambda: bar.update()
             pairs = ladder.run()
         latent = sample_latent(spec, request.seed, request.precision)
         samples = {name: side.generate(latent) for name, side in zip(names, sides, strict=True)}

@@ -21,8 +21,8 @@ from tfport.subject import Batch, Subject
 WARM_STEPS = 10
 """Rungs 3 to 6 look at two states: the initial one, and the one the legacy side reaches after this many steps."""
 
-Tick = Callable[[str], None]
-"""Called once for each unit of work, with what is being done."""
+Tick = Callable[[], None]
+"""Called once for each unit of work."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Ladder:
     steps: int
     tolerances: Sequence[Tolerances]
     """For each modern side, what rounding explains; a first divergence is taken down only beyond it."""
-    tick: Tick = lambda _: None
+    tick: Tick = lambda: None
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,13 +66,13 @@ class Ladder:
     def _structure(self) -> None:
         for modern, pair in zip(self.moderns, self.pairs, strict=True):
             compare_structure(pair.rung("structure"), self.legacy, modern)
-        self.tick("structure")
+        self.tick()
 
     def _initialisation(self) -> None:
         drawn = draws(self.legacy)
         for modern, pair in zip(self.moderns, self.pairs, strict=True):
             compare_initialisation(pair.rung("initialisation"), drawn, draws(modern))
-        self.tick("initialisation")
+        self.tick()
 
     # --- Rungs 3 to 6: one state, nothing carried from one measurement to the next ------------------------------------
     def _warm(self) -> State:
@@ -109,7 +109,7 @@ class Ladder:
             for name, side in ((pair.legacy, legacy), (pair.modern, other)):
                 for text in side.broken_contract:
                     pair.rung("update").fault(f"{name}: {text}")
-        self.tick(f"one step from step {step}")
+        self.tick()
 
     def _loss(
         self, pair: PairMeasurement, tolerances: Tolerances, legacy: _Still, other: _Still, phase: str, step: int
@@ -160,7 +160,7 @@ class Ladder:
                 rung = pair.rung("forced_trajectory")
                 rung.add_all(after.arrays, modern.state().arrays, step, "step", tolerances, owner=self.owner)
             state = after
-            self.tick(f"forced step {step + 1}")
+            self.tick()
 
     def _free(self) -> None:
         """All sides go on by themselves; states are compared every step until they part, then now and then."""
@@ -181,7 +181,7 @@ class Ladder:
                 if rung.first is None or (step + 1) % stride == 0 or step + 1 == self.steps:
                     after = after or self.legacy.state()
                     rung.add_all(after.arrays, modern.state().arrays, step, "step", tolerances, owner=self.owner)
-            self.tick(f"free step {step + 1}")
+            self.tick()
 
     def _compare_step(
         self,

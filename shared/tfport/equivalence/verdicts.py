@@ -2,7 +2,7 @@
 
 A difference is rounding when it shrinks from float32 to float64 as rounding does: by 2**29, the ratio of the two
 machine epsilons, give or take SLACK. FLOOR is what float64 itself may show where float32 happened to agree. Both were
-chosen from measured correct and broken ports; docs/ladder.md has the table and the command that prints it.
+chosen from measured correct and broken ports; docs/proof.md, which `make prove` writes, has the tables.
 """
 
 from __future__ import annotations

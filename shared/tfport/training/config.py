@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfport import data, models, paradigms
-from tfport.errors import UserError, unknown
+from tfport.errors import UserError, unknown, whole
 from tfport.models.spec import ModelSpec
 from tfport.randomness import MAX_SEED, MAX_STEP
 
@@ -49,17 +49,6 @@ class RunConfig:
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return dataclasses.asdict(self)
-
-
-def whole(name: str, value: int, low: int, high: int) -> int:
-    """`value` when low <= value <= high.
-
-    Raises:
-      UserError: it is not; the message names the flag and its range.
-    """
-    if not low <= value <= high:
-        raise UserError(f"--{name}={value} is out of range: expected a whole number from {low:,} to {high:,}.")
-    return value
 
 
 def check(config: RunConfig) -> RunConfig:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from tfport import data, paradigms, randomness, state
+from tfport import data, paradigms, state
 from tfport.data.batches import Batches
 from tfport.errors import CheckpointError, TrainingDiverged
+from tfport.initial import initial_state
 from tfport.quiet import load_tensorflow
 from tfport.training import checkpoint, pictures
 from tfport.training.config import RunConfig, check
@@ -24,7 +25,6 @@ from tfport.training.metrics import MetricsFile
 from tfport.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from tfport.models.spec import ModelSpec
     from tfport.subject import Subject
 
 
@@ -38,13 +38,6 @@ class Outcome:
     """Number of the signal that stopped it; None when it ran to its end."""
     losses: dict[str, float]
     """Loss name -> last value."""
-
-
-def initial_state(spec: ModelSpec, seed: int, precision: str) -> state.State:
-    """The state from which every paradigm starts a run: weights by (seed, name), slots and counters zero."""
-    weights = randomness.initial_weights(spec, seed, precision)
-    moved = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
-    return state.fresh(spec.name, weights, moved)
 
 
 def train(config: RunConfig, resume: bool = False) -> Outcome:

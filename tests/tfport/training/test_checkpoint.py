@@ -302,6 +302,6 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 def _stub_state(config: RunConfig) -> object:
-    from tfport.training.loop import initial_state
+    from tfport.initial import initial_state
 
     return initial_state(config.spec(), config.seed, config.precision)

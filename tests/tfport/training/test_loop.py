@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from tfport.errors import RunError, TrainingDiverged
+from tfport.initial import initial_state
 from tfport.training import pictures
 from tfport.training.checkpoint import checkpoints
 from tfport.training.config import RunConfig
-from tfport.training.loop import initial_state, train
+from tfport.training.loop import train
 
 Configure = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]

@@ -1,0 +1,13 @@
+"""The state from which every paradigm starts."""
+
+from __future__ import annotations
+
+from tfport import randomness, state
+from tfport.models.spec import ModelSpec
+
+
+def initial_state(spec: ModelSpec, seed: int, precision: str) -> state.State:
+    """The state from which every paradigm starts a run: weights by (seed, name), slots and counters zero."""
+    weights = randomness.initial_weights(spec, seed, precision)
+    moved = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
+    return state.fresh(spec.name, weights, moved)
