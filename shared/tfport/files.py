@@ -21,9 +21,11 @@ _REMEDIES = {
     errno.EROFS: "the disk is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: choose a folder that you may write",
     errno.EPERM: "permission denied: choose a folder that you may write",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "it is a folder, and a file was expected",
-    errno.EEXIST: "a file of that name is in the way",
+    errno.ENOENT: "there is no such place, and none can be made there: choose another folder",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another place",
+    errno.EISDIR: "it is a folder, and a file was expected: choose another name",
+    errno.EEXIST: "a file of that name is in the way: choose another name",
 }
 
 

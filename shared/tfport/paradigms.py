@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paradigm:
-    """Where a paradigm's code lives, and what a person calls it."""
+    """Where a paradigm's code lives."""
 
     name: str
     package: str
-    title: str
 
 
 PARADIGMS: dict[str, Paradigm] = {
     each.name: each
     for each in (
-        Paradigm("tf1_graph", "tf1_graph", "TF1 graph and Session"),
-        Paradigm("gradient_tape", "tf2_eager.gradient_tape", "tf.function + GradientTape"),
-        Paradigm("keras2", "tf2_eager.keras2", "Keras 2 train_on_batch"),
-        Paradigm("keras3", "tf2_eager.keras3", "Keras 3 train_on_batch"),
+        Paradigm("tf1_graph", "tf1_graph"),
+        Paradigm("gradient_tape", "tf2_eager.gradient_tape"),
+        Paradigm("keras2", "tf2_eager.keras2"),
+        Paradigm("keras3", "tf2_eager.keras3"),
     )
 }
 

@@ -111,6 +111,6 @@ def test_an_implementation_that_misses_a_dependency_says_so_itself(
     package.mkdir()
     (package / "vanilla_gan.py").write_text("import a_module_that_is_not_installed\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(PARADIGMS, "needy", Paradigm("needy", package.name, "needs more"))
+    monkeypatch.setitem(PARADIGMS, "needy", Paradigm("needy", package.name))
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_installed"):
         paradigms.build("needy", SPEC)

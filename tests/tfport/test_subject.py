@@ -241,3 +241,27 @@ def test_in_another_process_the_same_bits(paradigm: str) -> None:
         assert differing(there.state(), here.state()) == []
     finally:
         there.close()
+
+
+@every_paradigm
+def test_the_declared_update_protocol_is_the_one_that_runs(paradigm: str) -> None:
+    protocol = SPEC.protocol
+    side = loaded(paradigm)
+    before = warm().arrays
+    apart = {}
+    for phase in side.phases:
+        side.load(warm())
+        apart[phase] = side.run_phase(phase, batch())
+    side.load(warm())
+    together = side.step(batch())
+    after = side.state().arrays
+    steps = {
+        phase: int(after[name] - before[name]) for phase in side.phases for name in [f"optimizer/{phase}/iterations"]
+    }
+    assert protocol.discriminator == "joint"
+    assert steps == {"discriminator": 1, "generator": 1}
+    assert protocol.order == "alternating"
+    assert together["discriminator"] == apart["discriminator"]
+    assert together["generator"] != apart["generator"], "G must see the D that has just moved"
+    assert protocol.generator_noise == "same"
+    assert set(batch()) == {"images", "latent"}

@@ -30,16 +30,25 @@ def usage() -> str:
     return _USAGE.format(verbs="\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items()))
 
 
+def say(text: str) -> None:
+    """Writes to standard output; a reader that has gone, as in `| head`, is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the verb that the arguments name; ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "-help", "help"):
-        print(usage(), end="")
+        say(usage())
         sys.exit(0 if words else 2)
     if words[0] in ("--version", "-version"):
         import tfport
 
-        print(f"tfport {tfport.__version__}")
+        say(f"tfport {tfport.__version__}\n")
         sys.exit(0)
     run(words[0], words[1:])
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from tfport.cli import say
 from tfport.errors import TrainingDiverged, UserError
 
 words: list[str] = []
@@ -27,10 +28,10 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
     arguments = [*(f"--{flag}={value}" for flag, value in defaults.items()), *arguments]
     asked = {word.lstrip("-") for word in arguments if word.startswith("-")}
     if asked & {"h", "help", "helpshort"}:
-        print(f"{verb.__doc__}\nFlags:\n{flags.FLAGS.module_help(verb)}\n\n--helpfull lists absl's own flags too.")
+        say(f"{verb.__doc__}\nFlags:\n{flags.FLAGS.module_help(verb)}\n\n--helpfull lists absl's own flags too.\n")
         sys.exit(0)
     if "helpfull" in asked:
-        print(f"{verb.__doc__}\n{flags.FLAGS.get_help()}")
+        say(f"{verb.__doc__}\n{flags.FLAGS.get_help()}\n")
         sys.exit(0)
 
     def parse(argv: Sequence[str]) -> list[str]:

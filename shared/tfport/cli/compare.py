@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from absl import flags
 
 from tfport.cli import app, common
 from tfport.errors import UserError
+from tfport.files import explained
 
 if TYPE_CHECKING:
     from tfport.equivalence.compare import Request
@@ -44,9 +46,11 @@ def _output(name: str) -> Path | None:
         return None
     path = Path(value)
     if not value or path.is_dir():
-        raise UserError(f"--{name}={value} is a folder; expected the name of a file to write.")
+        raise UserError(f"--{name}={value} names no file; expected the name of a file to write.")
     if not path.absolute().parent.exists():
         raise UserError(f"--{name}={value}: the folder {path.parent} does not exist; make it first.")
+    with explained(path), tempfile.TemporaryFile(dir=path.absolute().parent):
+        pass  # a place that cannot be written is refused now and not after the work
     return path
 
 
@@ -65,6 +69,8 @@ def main() -> int:
     from tfport.files import write_json
 
     json_path, html_path = _output("json"), _output("html")
+    if json_path is not None and json_path == html_path:
+        raise UserError(f"--json and --html both name {json_path}; give each a file of its own.")
     request = Request(
         model=FLAGS.model,
         paradigms=tuple(FLAGS.paradigms),

@@ -57,8 +57,8 @@ def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> C
     for name, array in state.arrays.items():
         if not np.all(np.isfinite(array)):
             raise TrainingDiverged(
-                f"after step {step} {name} holds NaN or infinity: an update was too large. "
-                "Lower --learning_rate, or raise --precision to float64."
+                f"step {step:,}, phase {_phase(subject, name)}: {name} holds NaN or infinity. "
+                "Likely cause: an update that was too large."
             )
     folder = root / f"step-{step:010d}"
     with atomic_folder(folder) as temporary:
@@ -161,6 +161,14 @@ def _identity(subject: Subject, seed: int, step: int) -> dict[str, Any]:
         "batch_size": subject.spec.batching.batch_size,
         "learning_rates": {phase: adam.learning_rate for phase, adam in subject.spec.optimizers},
     }
+
+
+def _phase(subject: Subject, name: str) -> str:
+    """The phase that moves a name of the state."""
+    first, second = name.split("/")[:2]
+    if first == "optimizer":
+        return second
+    return next((phase.name for phase in subject.spec.phases if phase.network == first), "unknown")
 
 
 def _brief(message: str, folder: Path) -> str:

@@ -99,6 +99,8 @@ def defaults(
       UserError: as `check`.
     """
     spec = models.get(model)
+    if run_dir is not None and not run_dir.strip():
+        raise UserError("--run_dir is empty; name a folder, or leave --run_dir out.")
     steps = spec.steps if steps is None else steps
     cadence = spec.samples.every_epochs * spec.steps_per_epoch
     return check(
@@ -106,7 +108,7 @@ def defaults(
             model=model,
             paradigm=paradigm,
             dataset=dataset,
-            data_dir=str(Path(data_dir).absolute()) if data_dir else data_dir,
+            data_dir=str(Path(data_dir).expanduser().absolute()) if data_dir else data_dir,
             steps=steps,
             batch_size=spec.batching.batch_size if batch_size is None else batch_size,
             learning_rate=learning_rate,

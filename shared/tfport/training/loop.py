@@ -69,7 +69,7 @@ def train(config: RunConfig, resume: bool = False) -> Outcome:
     load_tensorflow()
     subject = paradigms.build(config.paradigm, spec, config.precision, config.seed)
     try:
-        with directory.locked():
+        with directory.locked(), _signals() as received:
             latest = directory.latest() if resume else None  # another process may have gone on until now
             if latest is not None:
                 checkpoint.restore(latest, subject, config.seed)
@@ -77,7 +77,8 @@ def train(config: RunConfig, resume: bool = False) -> Outcome:
                 subject.load(initial_state(spec, config.seed, config.precision))
             if not resume:
                 directory.begin(config, dataset)
-            return _Run(config, directory, dataset, batches, subject).run(latest.step if latest else 0)
+            run = _Run(config, directory, dataset, batches, subject, received)
+            return run.run(latest.step if latest else 0)
     finally:
         subject.close()
 
@@ -86,13 +87,21 @@ class _Run:
     """One process's share of a run: everything between the first step it does and the last."""
 
     def __init__(
-        self, config: RunConfig, directory: RunDirectory, dataset: data.Dataset, batches: Batches, subject: Subject
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        dataset: data.Dataset,
+        batches: Batches,
+        subject: Subject,
+        received: list[int],
     ) -> None:
         self.config = config
         self.directory = directory
         self.dataset = dataset
         self.batches = batches
         self.subject = subject
+        self.received = received
+        """Signals that asked the run to stop."""
         self.losses = {phase.name: phase.loss for phase in subject.spec.phases}
         self.metrics = MetricsFile(directory.metrics, list(self.losses.values()))
         self.saved: int | None = None
@@ -120,18 +129,18 @@ class _Run:
             file=sys.stderr,
         )
         try:
-            with bar, _signals() as received:
-                while step < self.config.steps and not received:
+            with bar:
+                while step < self.config.steps and not self.received:
                     last = self._step(step)
                     step += 1
                     bar.update()
                     self._after(step, last, bar)
             if self.saved != step:
-                checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
+                self._save(step)
         except TrainingDiverged:
             self._end("diverged", step)
             raise
-        stopped = received[0] if received and step < self.config.steps else None
+        stopped = self.received[0] if self.received and step < self.config.steps else None
         if stopped is None:
             if not self.directory.sample_path(step).exists():
                 self._sample(step)
@@ -156,8 +165,14 @@ class _Run:
         if step % self.config.sample_every == 0 or step == self.config.steps:
             self._sample(step)
         if step % self.config.checkpoint_every == 0:
+            self._save(step)
+
+    def _save(self, step: int) -> None:
+        try:
             checkpoint.save(self.directory.checkpoints, self.subject, step, self.config.seed)
-            self.saved = step
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"{error} {self._remedy()}") from None
+        self.saved = step
 
     def _sample(self, step: int) -> None:
         picture = pictures.write_sample(self.directory, self.subject, self.config.seed, step)
@@ -165,9 +180,9 @@ class _Run:
 
     def _end(self, status: str, step: int) -> None:
         self.events.close()
+        self.directory.write(self.config, self.dataset, status, step)
         pictures.write_losses(self.directory, self.subject.spec)
         pictures.write_gif(self.directory)
-        self.directory.write(self.config, self.dataset, status, step)
 
     def _why(self, step: int, phase: str, value: float) -> str:
         """The message for a loss that is no number: where, what, and the likely cause."""
@@ -179,11 +194,17 @@ class _Run:
             )
         else:
             cause = "a weight or an activation has become NaN, mostly after an update that was too large"
+        return (
+            f"step {step + 1:,}, phase {phase}: {about.loss} = {about.formula} is {value}. Likely cause: {cause}. "
+            f"{self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
         latest = self.directory.latest()
         kept = f"The last good checkpoint is {latest.folder}." if latest else "No checkpoint had been written yet."
         return (
-            f"step {step + 1:,}, phase {phase}: {about.loss} = {about.formula} is {value}. Likely cause: {cause}. "
-            f"Lower --learning_rate, try another --seed, or --precision=float64. {kept}"
+            "Train again in another --run_dir with a lower --learning_rate, another --seed or --precision=float64. "
+            f"{kept}"
         )
 
 

@@ -27,6 +27,8 @@ class MetricsFile:
         A row at `step` itself goes too when `step` is no multiple of `every`: it closed a run that now goes on.
         """
         rows = read(self.path) if self.path.exists() else []
+        if rows and self.path.read_text().splitlines()[0] != ",".join(self.header):
+            raise RunError(f"{self.path} has other columns than {', '.join(self.header)}; move it away and resume.")
         rows = [row for row in rows if row[0] < step or (row[0] == step and step % every == 0)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from tfport.data.batches import sample_latent
+from tfport.errors import RunError
 from tfport.files import write_atomically
 from tfport.report import plots
 from tfport.training import metrics
@@ -35,6 +37,19 @@ def write_sample(directory: RunDirectory, subject: Subject, seed: int, step: int
     return picture
 
 
+def read_picture(path: Path) -> Image.Image:
+    """A picture that an earlier part of a run wrote.
+
+    Raises:
+      RunError: it is missing, or no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.copy()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read as a picture ({type(error).__name__}); delete it and resume.") from None
+
+
 def write_gif(directory: RunDirectory) -> None:
     """Writes samples.gif from every sample grid there is; the last one stays longer."""
     paths = sorted(directory.samples.glob("step-*.png"))
@@ -42,8 +57,7 @@ def write_gif(directory: RunDirectory) -> None:
         return
     frames = []
     for path in paths:
-        with Image.open(path) as picture:
-            frames.append(picture.convert("L"))
+        frames.append(read_picture(path).convert("L"))
     buffer = io.BytesIO()
     durations = [400] * (len(frames) - 1) + [2_000]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tfport.errors import RunError
 from tfport.files import explained, write_json
 from tfport.training.checkpoint import Checkpoint, checkpoints
@@ -116,7 +118,7 @@ class RunDirectory:
         except (KeyError, TypeError, ValueError):
             raise RunError(f"{self.record} names no data or no versions; choose another --run_dir.") from None
         for name in _IMMUTABLE:
-            old, new = getattr(begun, name), getattr(config, name)
+            old, new = _setting(begun, name), _setting(config, name)
             if old != new:
                 raise RunError(
                     f"{self.path} was begun with --{name}={old}, not {new}: leave --{name} out to go on with it, "
@@ -210,3 +212,11 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "data_dir": (str, type(None)),
     "learning_rate": (float, int, type(None)),
 }
+
+
+def _setting(config: RunConfig, name: str) -> object:
+    """A setting as it takes effect: a rate that was left out is the spec's."""
+    if name != "learning_rate":
+        return getattr(config, name)
+    rates = sorted({float(str(np.float32(adam.learning_rate))) for _, adam in config.spec().optimizers})
+    return rates[0] if len(rates) == 1 else rates

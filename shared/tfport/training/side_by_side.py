@@ -11,6 +11,7 @@ from PIL import Image
 from tfport import models
 from tfport.errors import RunError
 from tfport.training import metrics
+from tfport.training.pictures import read_picture
 from tfport.training.run_directory import RunDirectory
 
 _ALIKE = ("model", "dataset", "seed", "batch_size", "learning_rate", "precision", "log_every")
@@ -72,11 +73,7 @@ def read(paths: Sequence[Path], model: str, paradigms: Sequence[str]) -> SideByS
     }
     samples = {}
     for paradigm, directory, record in zip(paradigms, directories, records, strict=True):
-        path = directory.sample_path(record["step"])
-        if not path.exists():
-            raise RunError(f"{path} is missing, the last sample grid of the run; train it again.")
-        with Image.open(path) as image:
-            samples[paradigm] = image.copy()
+        samples[paradigm] = read_picture(directory.sample_path(record["step"]))
     return SideBySide(steps, curves, samples, int(records[0]["step"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,4 +135,26 @@ def test_a_factory_that_raises_is_named(tmp_path: Path) -> None:
     assert finished.returncode == 2
     assert "the factory broken_ports:raising raised ZeroDivisionError" in finished.stderr
     assert "Traceback" not in finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json=same", "--html=same"], "--json and --html both name .*same"),
+        (["--json=/proc/report.json"], "cannot write /proc/report.json"),
+        (["--html=nowhere/report.html"], "the folder .*nowhere does not exist"),
+        (["--html=."], "names no file"),
+        (["--run_dirs=a,b"], "names 2 runs for 4 paradigms"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_before_the_work(words: list[str], message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tfport.cli import main; main()", "compare", *words]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, env=child_environment(), check=False, cwd=tmp_path, timeout=60
+    )
+    assert finished.returncode == 2
+    assert re.search(message, finished.stderr)
+    assert "Traceback" not in finished.stderr
+    assert "compare float" not in finished.stderr
     assert not list(tmp_path.iterdir())

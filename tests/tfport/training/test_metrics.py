@@ -85,3 +85,11 @@ def test_a_disk_that_refuses_is_explained(file: MetricsFile, monkeypatch: pytest
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(RunError, match="read-only: choose a folder"):
         file.append(4, 0, [1.0, 2.0])
+
+
+def test_other_columns_are_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n1,2.0\n")
+    with pytest.raises(RunError, match=r"has other columns than step, epoch, loss_D.*move it away"):
+        MetricsFile(path, ["loss_D"]).start(1)
+    assert path.read_text() == "step,loss\n1,2.0\n"

@@ -46,7 +46,7 @@ def refused(config: RunConfig, run: Path, contents: Contents, match: str, resume
         ("batch_size", 21, "20, not 21"),
         ("seed", 4, "3, not 4"),
         ("precision", "float64", "float32, not float64"),
-        ("learning_rate", 1e-3, "None, not 0.001"),
+        ("learning_rate", 1e-3, "0.0002, not 0.001"),
     ],
 )
 def test_another_run_is_not_gone_on_with(
@@ -166,3 +166,10 @@ def test_intervals_and_length_may_change(run: Path, configure: Configure) -> Non
     train(configure(run, steps=9, log_every=3, sample_every=9, checkpoint_every=9), resume=True)
     record = json.loads((run / "run.json").read_text())
     assert (record["config"]["steps"], record["config"]["log_every"], record["step"]) == (9, 3, 9)
+
+
+def test_a_rate_that_is_the_specs_own_is_no_other_rate(copy_of: Callable[[], Path], configure: Configure) -> None:
+    run = copy_of()
+    begun = RunDirectory(run)
+    digest = begun.read()["dataset"]["digest"]
+    assert begun.check_resumable(configure(run, learning_rate=2e-4), digest) == []
