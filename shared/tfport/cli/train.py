@@ -66,18 +66,13 @@ def _config() -> Any:
     from tfport.training.config import defaults
     from tfport.training.run_directory import RunDirectory
 
-    given: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED if FLAGS[name].present}
     if FLAGS.epochs is not None and FLAGS.steps is not None:
         raise UserError("--steps and --epochs both set the length of the run; give one of them.")
-    if not FLAGS.resume:
-        settings: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED}
-        if FLAGS.epochs is not None:
-            settings["steps"] = _steps_of_epochs(settings, FLAGS.epochs)
-        return defaults(**settings)
-    flag_values: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED}
-    run_dir = defaults(**flag_values).run_dir
-    begun = RunDirectory(Path(run_dir)).config()
-    settings = {**dataclasses.asdict(begun), **given}
+    settings: dict[str, Any] = {name: FLAGS[name].value for name in _SHARED}
+    if FLAGS.resume:
+        begun = RunDirectory(Path(defaults(**settings).run_dir)).config()
+        given = {name: value for name, value in settings.items() if FLAGS[name].present}
+        settings = {**dataclasses.asdict(begun), **given}
     if FLAGS.epochs is not None:
         settings["steps"] = _steps_of_epochs(settings, FLAGS.epochs)
     return defaults(**settings)

@@ -179,4 +179,4 @@ def _brief(message: str, folder: Path) -> str:
 
 def _remedy(checkpoint: Checkpoint) -> str:
     """What to do about a checkpoint that cannot be used."""
-    return f"delete {checkpoint.folder} to go on from the checkpoint before it"
+    return f"delete {checkpoint.folder} to go on from the checkpoint before it, or from the start if it is the only one"
