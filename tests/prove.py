@@ -63,7 +63,7 @@ def stage(name: str, work: Callable[[], Result]) -> Result:
 
 
 def sources() -> str:
-    """The first digits of a SHA-256 over everything that computes: models, paradigms, data, ladder and training."""
+    """The first digits of a SHA-256 over what computes: models, paradigms, data and ladder."""
     digest = hashlib.sha256()
     for folder in SOURCES:
         for path in sorted(Path(folder).rglob("*.py")):
