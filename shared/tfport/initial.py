@@ -9,5 +9,6 @@ from tfport.models.spec import ModelSpec
 def initial_state(spec: ModelSpec, seed: int, precision: str) -> state.State:
     """The state from which every paradigm starts a run: weights by (seed, name), slots and counters zero."""
     weights = randomness.initial_weights(spec, seed, precision)
-    moved = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
-    return state.fresh(spec.name, weights, moved)
+    held = {name: spec.held(name) for name, _ in spec.optimizers}
+    slots = {name: numbers.slots for name, numbers in spec.optimizers}
+    return state.fresh(spec.name, weights, held, slots)

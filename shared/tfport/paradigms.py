@@ -76,9 +76,9 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
         return _from_factory(paradigm, spec, precision, seed)
     package = get(paradigm).package
     try:
-        module = importlib.import_module(f"{package}.{spec.name}")
+        module = importlib.import_module(f"{package}.{spec.family}")
     except ModuleNotFoundError as error:
-        if error.name != f"{package}.{spec.name}":
+        if error.name != f"{package}.{spec.family}":
             raise
         raise UserError(f"{spec.name} has no implementation in {paradigm} (no module {error.name}).") from None
     subject: Subject = module.build(spec, precision, seed)

@@ -98,7 +98,10 @@ class RemoteSubject(Subject):
     def variables(self) -> tuple[VariableInfo, ...]:
         """As the other process says."""
         value, _ = self._call("variables")
-        return tuple(VariableInfo(**{**each, "shape": tuple(each["shape"])}) for each in value)
+        return tuple(
+            VariableInfo(**{**each, "shape": tuple(each["shape"]), "optimizers": tuple(each["optimizers"])})
+            for each in value
+        )
 
     def optimizers(self) -> tuple[OptimizerInfo, ...]:
         """As the other process says."""
@@ -122,9 +125,9 @@ class RemoteSubject(Subject):
         found: dict[str, Array] = self._call("forward", batch, training=training)[1]
         return found
 
-    def generate(self, latent: Array) -> Array:
+    def generate(self, inputs: Batch) -> Array:
         """In the other process."""
-        found: dict[str, Array] = self._call("generate", {"latent": latent})[1]
+        found: dict[str, Array] = self._call("generate", inputs)[1]
         return found["images"]
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
@@ -132,13 +135,13 @@ class RemoteSubject(Subject):
         found: dict[str, Array] = self._call("gradients", batch, phase=phase)[1]
         return found
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """In the other process."""
-        return float(self._call("run_phase", batch, phase=phase)[0])
+        return {name: float(value) for name, value in self._call("run_phase", batch, phase=phase)[0].items()}
 
     def step(self, batch: Batch) -> dict[str, float]:
         """In the other process."""
-        return {phase: float(loss) for phase, loss in self._call("step", batch)[0].items()}
+        return {name: float(value) for name, value in self._call("step", batch)[0].items()}
 
     def save(self, folder: Path) -> None:
         """In the other process."""
@@ -174,20 +177,21 @@ def encode_spec(spec: ModelSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "batch_size": spec.batching.batch_size,
-        "optimizers": [[phase, dataclasses.asdict(adam)] for phase, adam in spec.optimizers],
+        "optimizers": [[name, dataclasses.asdict(numbers)] for name, numbers in spec.optimizers],
     }
 
 
 def decode_spec(encoded: Mapping[str, Any]) -> ModelSpec:
     """The inverse of `encode_spec`."""
     from tfport import models
-    from tfport.models.spec import Adam
 
     spec = models.get(encoded["name"])
     return dataclasses.replace(
         spec,
         batching=dataclasses.replace(spec.batching, batch_size=encoded["batch_size"]),
-        optimizers=tuple((phase, Adam(**numbers)) for phase, numbers in encoded["optimizers"]),
+        optimizers=tuple(
+            (name, dataclasses.replace(spec.optimizer(name), **numbers)) for name, numbers in encoded["optimizers"]
+        ),
     )
 
 
@@ -223,14 +227,16 @@ class _Server:
             subject.load(State(subject.spec.name, arrays))
             return None, {}
         if method == "generate":
-            return None, {"images": subject.generate(arrays["latent"])}
+            return None, {"images": subject.generate(arrays)}
         if method == "forward":
             return None, subject.forward(arrays, arguments["training"])
         if method == "gradients":
             return None, subject.gradients(arguments["phase"], arrays)
         if method == "run_phase":
-            return float(subject.run_phase(arguments["phase"], arrays)), {}
-        return {phase: float(loss) for phase, loss in subject.step(arrays).items()}, {}
+            reports = subject.run_phase(arguments["phase"], arrays)
+        else:
+            reports = subject.step(arrays)
+        return {name: float(value) for name, value in reports.items()}, {}
 
 
 def serve(folder: Path) -> None:

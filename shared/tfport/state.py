@@ -2,9 +2,9 @@
 
 Schema 1 of the names:
 
-* a model's variable: `<network>/<layer>/<kind>`, e.g. `generator/hidden/kernel`;
-* an optimizer's slot: `optimizer/<optimizer>/<slot>/<variable>`, Adam's slots being `m` and `v`; the optimizer has
-  the name that the spec's `optimizers` gives it, which is that of its phase;
+* a model's variable, moving statistics with them: `<network>/<layer>/<kind>`, e.g. `generator/hidden/kernel`;
+* an optimizer's slot: `optimizer/<optimizer>/<slot>/<variable>`, the slots being `m` and `v` for Adam and `rms` for
+  RMSProp; the optimizer has the name that the spec's `optimizers` gives it;
 * an optimizer's count of steps: `optimizer/<optimizer>/iterations`, int64 scalar.
 
 On disk it is an uncompressed `.npz` whose entry `__schema__` holds JSON; no pickle is ever read.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ SCHEMA = 1
 _HEADER = "__schema__"
 
 
-def slot_name(phase: str, slot: str, variable: str) -> str:
+def slot_name(optimizer: str, slot: str, variable: str) -> str:
     """Canonical name of an optimizer slot."""
-    return f"optimizer/{phase}/{slot}/{variable}"
+    return f"optimizer/{optimizer}/{slot}/{variable}"
 
 
-def iterations_name(phase: str) -> str:
+def iterations_name(optimizer: str) -> str:
     """Canonical name of an optimizer's count of steps."""
-    return f"optimizer/{phase}/iterations"
+    return f"optimizer/{optimizer}/iterations"
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,21 @@ def read(path: Path) -> State:
     return State(model, arrays)
 
 
-def fresh(model: str, weights: Mapping[str, Array], slots: Mapping[str, list[str]]) -> State:
-    """The state before the first step: `weights`, zero Adam slots and zero counters.
+def fresh(
+    model: str, weights: Mapping[str, Array], held: Mapping[str, Sequence[str]], slots: Mapping[str, Sequence[str]]
+) -> State:
+    """The state before the first step: `weights`, zero slots and zero counters.
 
     Args:
       model: the model's name.
       weights: canonical name -> initial value.
-      slots: phase -> the variables that its optimizer holds.
+      held: optimizer -> the variables that it holds.
+      slots: optimizer -> the names of its slots.
     """
     arrays: dict[str, Array] = dict(weights)
-    for phase, variables in slots.items():
+    for optimizer, variables in held.items():
         for variable in variables:
-            for slot in ("m", "v"):
-                arrays[slot_name(phase, slot, variable)] = np.zeros_like(weights[variable])
-        arrays[iterations_name(phase)] = np.array(0, np.int64)
+            for slot in slots[optimizer]:
+                arrays[slot_name(optimizer, slot, variable)] = np.zeros_like(weights[variable])
+        arrays[iterations_name(optimizer)] = np.array(0, np.int64)
     return State(model, arrays)

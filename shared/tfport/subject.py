@@ -25,7 +25,7 @@ from tfport.state import State
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
-"""What one training step is fed: `images` [B, pixels] and `latent` [B, latent], in the run's dtype."""
+"""What one training step is fed: one array [B, width] for each of the spec's inputs, in the run's dtype."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class VariableInfo:
     shape: tuple[int, ...]
     dtype: str
     trainable: bool
-    optimizer: str | None
-    """The phase whose optimizer really holds it, read off the built optimizer; None where none does."""
+    optimizers: tuple[str, ...] = ()
+    """The optimizers that really hold it, read off the built optimizers; empty where none does."""
 
     @property
     def parameters(self) -> int:
@@ -48,11 +48,15 @@ class VariableInfo:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
+CORRECTED = ", epsilon after the bias correction"
+"""What an Adam's algorithm is called by beside its name where epsilon is PyTorch's."""
+
+
 @dataclass(frozen=True)
 class OptimizerInfo:
     """One optimizer as the framework holds it, hyperparameters read back and not repeated from the spec."""
 
-    phase: str
+    name: str
     algorithm: str
     hyperparameters: Mapping[str, float]
 
@@ -77,7 +81,7 @@ class Subject(abc.ABC):
 
     @abc.abstractmethod
     def optimizers(self) -> tuple[OptimizerInfo, ...]:
-        """The optimizers, one a phase."""
+        """The optimizers, in the spec's order."""
 
     @abc.abstractmethod
     def initialise(self, seed: int) -> None:
@@ -106,20 +110,20 @@ class Subject(abc.ABC):
         """Named outputs and intermediates at the current state, in the order of computation; nothing is updated."""
 
     @abc.abstractmethod
-    def generate(self, latent: Array) -> Array:
-        """Images [B, pixels] for `latent` [B, latent] in inference mode."""
+    def generate(self, inputs: Batch) -> Array:
+        """Images [B, pixels] in inference mode for what the spec's `samples.inputs` names, each [B, width]."""
 
     @abc.abstractmethod
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         """Gradient of the phase's minimised objective by canonical name; nothing is updated."""
 
     @abc.abstractmethod
-    def run_phase(self, phase: str, batch: Batch) -> float:
-        """Runs one phase of the real training step; returns its loss as reported, in the source's scale and sign."""
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        """Runs one phase of the real training step; returns what it reports by name, in the source's scale and sign."""
 
     @abc.abstractmethod
     def step(self, batch: Batch) -> dict[str, float]:
-        """Runs the whole training step as its users run it; returns the reported loss of each phase."""
+        """Runs the whole training step as its users run it; returns all that its phases report, by name."""
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:

@@ -9,105 +9,50 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf2_eager.gradient_tape.adam import Adam
-from tf2_eager.gradient_tape.subject import TapeSubject
-from tfport.models.spec import Dense, ModelSpec
-from tfport.subject import Array, Batch
-
-
-# --- Variables --------------------------------------------------------------------------------------------------------
-def dense_variables(layer: Dense, precision: str, network: str) -> tuple[Any, Any]:
-    """kernel [inputs, units] from N(0, stddev) and bias [units] of zeros."""
-    initial = tf.random.normal([layer.inputs, layer.units], stddev=layer.kernel_stddev, dtype=precision)
-    kernel = tf.Variable(initial, name=f"{network}/{layer.name}/kernel")
-    bias = tf.Variable(tf.zeros([layer.units], precision), name=f"{network}/{layer.name}/bias")
-    return kernel, bias
+from tf2_eager.gradient_tape.layers import Weights
+from tf2_eager.gradient_tape.optimizers import Adam
+from tf2_eager.gradient_tape.subject import Computed, TapeSubject, Tensors
+from tfport.models.spec import ModelSpec
 
 
 class VanillaGan(TapeSubject):
-    """The networks as functions of tf.Variables, and the training step as tf.functions."""
-
-    paradigm = "gradient_tape"
+    """The networks as functions of tf.Variables, and each phase as a tape."""
 
     def build_model(self) -> None:
         """Creates variables and optimizers; the networks, losses and phases are the methods below."""
         spec = self.spec
 
-        # --- Networks -------------------------------------------------------------------------------------------------
-        hidden, output = (
-            dense_variables(each, self.precision, "generator") for each in spec.network("generator").layers
+        # --- Variables ------------------------------------------------------------------------------------------------
+        self.g_hidden, self.g_output = (
+            Weights(layer, self.precision, "generator") for layer in spec.network("generator").layers
         )
-        self.generator = [*hidden, *output]
-
-        hidden, output = (
-            dense_variables(each, self.precision, "discriminator") for each in spec.network("discriminator").layers
+        self.d_hidden, self.d_output = (
+            Weights(layer, self.precision, "discriminator") for layer in spec.network("discriminator").layers
         )
-        self.discriminator = [*hidden, *output]
-
-        self.variable_lists = {"generator": self.generator, "discriminator": self.discriminator}
+        self.generator = [self.g_hidden.kernel, self.g_hidden.bias, self.g_output.kernel, self.g_output.bias]
+        self.discriminator = [self.d_hidden.kernel, self.d_hidden.bias, self.d_output.kernel, self.d_output.bias]
 
         # --- Optimizers -----------------------------------------------------------------------------------------------
-        self.adams = {
+        self.optimizer_by_name = {
             "discriminator": Adam(spec.optimizer("discriminator"), self.discriminator, name="adam_d"),
             "generator": Adam(spec.optimizer("generator"), self.generator, name="adam_g"),
         }
 
+    # --- Networks -----------------------------------------------------------------------------------------------------
     def generate_images(self, z: Any) -> tuple[Any, Any]:
         """G: z [B, 128] to its hidden layer [B, 256] and images [B, 784]."""
-        h = tf.nn.relu(tf.matmul(z, self.generator[0]) + self.generator[1])
-        return h, tf.nn.sigmoid(tf.matmul(h, self.generator[2]) + self.generator[3])
+        h = tf.nn.relu(tf.matmul(z, self.g_hidden.kernel) + self.g_hidden.bias)
+        return h, tf.nn.sigmoid(tf.matmul(h, self.g_output.kernel) + self.g_output.bias)
 
     def discriminate(self, x: Any) -> tuple[Any, Any]:
         """D: images [B, 784] to its hidden layer [B, 256] and the probability of being real [B, 1]."""
-        h = tf.nn.relu(tf.matmul(x, self.discriminator[0]) + self.discriminator[1])
-        return h, tf.nn.sigmoid(tf.matmul(h, self.discriminator[2]) + self.discriminator[3])
+        h = tf.nn.relu(tf.matmul(x, self.d_hidden.kernel) + self.d_hidden.bias)
+        return h, tf.nn.sigmoid(tf.matmul(h, self.d_output.kernel) + self.d_output.bias)
 
-    # --- Losses, both maximised ---------------------------------------------------------------------------------------
-    def loss_d(self, x: Any, z: Any) -> Any:
-        """mean(log D(x) + log(1 - D(G(z)))), a scalar."""
-        _, fake = self.generate_images(z)
-        _, d_real = self.discriminate(x)
-        _, d_fake = self.discriminate(fake)
-        return tf.reduce_mean(tf.math.log(d_real) + tf.math.log(1 - d_fake))
-
-    def loss_g(self, z: Any) -> Any:
-        """mean(log D(G(z))), a scalar."""
-        _, fake = self.generate_images(z)
-        _, d_fake = self.discriminate(fake)
-        return tf.reduce_mean(tf.math.log(d_fake))
-
-    # --- Gradients and updates ----------------------------------------------------------------------------------------
-    def loss_and_gradients(self, phase: str, x: Any, z: Any) -> tuple[Any, list[Any]]:
-        """The phase's maximised loss, and the gradient of its negative for the network that the phase moves."""
-        with tf.GradientTape() as tape:
-            loss = self.loss_d(x, z) if phase == "discriminator" else self.loss_g(z)
-            objective = -loss
-        return loss, tape.gradient(objective, self.adams[phase].held)
-
-    @tf.function
-    def gradients_function(self, phase: str, x: Any, z: Any) -> list[Any]:
-        """Gradients alone, with nothing updated."""
-        return self.loss_and_gradients(phase, x, z)[1]
-
-    @tf.function
-    def phase_function(self, phase: str, x: Any, z: Any) -> Any:
-        """One phase: loss, gradients, update."""
-        loss, gradients = self.loss_and_gradients(phase, x, z)
-        self.adams[phase].apply(gradients)
-        return loss
-
-    @tf.function
-    def step_function(self, x: Any, z: Any) -> tuple[Any, Any]:
-        """The discriminator moves, then the generator against the moved discriminator, with the same z."""
-        loss_d = self.phase_function("discriminator", x, z)
-        loss_g = self.phase_function("generator", x, z)
-        return loss_d, loss_g
-
-    @tf.function
-    def forward_function(self, x: Any, z: Any) -> dict[str, Any]:
-        """Every named output."""
-        generator_hidden, fake = self.generate_images(z)
-        real_hidden, d_real = self.discriminate(x)
+    def outputs(self, batch: Tensors, training: bool) -> dict[str, Any]:  # noqa: ARG002  no layer has two modes
+        """Every named output, in the order of computation."""
+        generator_hidden, fake = self.generate_images(batch["latent"])
+        real_hidden, d_real = self.discriminate(batch["images"])
         fake_hidden, d_fake = self.discriminate(fake)
         return {
             "generator/hidden": generator_hidden,
@@ -118,25 +63,29 @@ class VanillaGan(TapeSubject):
             "discriminator/output/fake": d_fake,
         }
 
-    @tf.function
-    def generate_function(self, z: Any) -> Any:
-        """Images alone."""
-        return self.generate_images(z)[1]
-
-    # --- Training step ------------------------------------------------------------------------------------------------
-    def run_phase(self, phase: str, batch: Batch) -> float:
-        """One phase; the loss is the one before the update."""
-        return float(self.phase_function(phase, *self.tensors(batch)))
-
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Both phases in one tf.function."""
-        loss_d, loss_g = self.step_function(*self.tensors(batch))
-        return {"discriminator": float(loss_d), "generator": float(loss_g)}
-
-    def generate(self, latent: Array) -> Array:
+    def images(self, inputs: Tensors) -> Any:
         """G(z): [B, 784]."""
-        images: Array = self.generate_function(tf.constant(latent, self.precision)).numpy()
-        return images
+        return self.generate_images(inputs["latent"])[1]
+
+    # --- Losses, both maximised, and their gradients ------------------------------------------------------------------
+    def discriminator_step(self, batch: Tensors) -> Computed:
+        """mean(log D(x) + log(1 - D(G(z)))), and the gradient of its negative for D."""
+        with tf.GradientTape() as tape:
+            _, fake = self.generate_images(batch["latent"])
+            _, d_real = self.discriminate(batch["images"])
+            _, d_fake = self.discriminate(fake)
+            loss_d = tf.reduce_mean(tf.math.log(d_real) + tf.math.log(1 - d_fake))
+            objective = -loss_d
+        return Computed({"loss_D": loss_d}, tape.gradient(objective, self.discriminator), [])
+
+    def generator_step(self, batch: Tensors) -> Computed:
+        """mean(log D(G(z))), and the gradient of its negative for G."""
+        with tf.GradientTape() as tape:
+            _, fake = self.generate_images(batch["latent"])
+            _, d_fake = self.discriminate(fake)
+            loss_g = tf.reduce_mean(tf.math.log(d_fake))
+            objective = -loss_g
+        return Computed({"loss_G": loss_g}, tape.gradient(objective, self.generator), [])
 
 
 def build(spec: ModelSpec, precision: str, seed: int) -> VanillaGan:

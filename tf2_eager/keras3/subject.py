@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf2_eager.keras3.layers import ACTIVATION
 from tfport.errors import CheckpointError, UserError
-from tfport.models.spec import ModelSpec
+from tfport.models.spec import ModelSpec, Network
 from tfport.state import State, iterations_name, slot_name
 from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
 
 _SUFFIX = ".weights.h5"
-_SLOTS = {"m": "_momentums", "v": "_velocities"}
-"""Canonical slot name -> the list in which Keras's Adam keeps it, in the order of the variables it was built with."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Where one of Keras's optimizers keeps what; slot lists are in the order of the variables it was built with."""
+
+    algorithm: str
+    numbers: tuple[str, ...]
+    slots: dict[str, str]
+
+
+_RULES = {
+    keras.optimizers.Adam: _Rule(
+        "Adam", ("learning_rate", "beta_1", "beta_2", "epsilon"), {"m": "_momentums", "v": "_velocities"}
+    ),
+    keras.optimizers.RMSprop: _Rule("RMSProp", ("learning_rate", "rho", "epsilon"), {"rms": "_velocities"}),
+}
+
+
+def _rule(optimizer: Any) -> _Rule:
+    return next(rule for kind, rule in _RULES.items() if isinstance(optimizer, kind))
+
 
 _precision: str | None = None
 
@@ -41,6 +65,7 @@ def use_precision(precision: str) -> None:
 class KerasSubject(Subject):
     """A Subject made of compiled Keras models that are driven by train_on_batch."""
 
+    paradigm = "keras3"
     networks: dict[str, Any]
     """Network -> its Keras model."""
     compiled: dict[str, Any]
@@ -52,11 +77,11 @@ class KerasSubject(Subject):
         self.precision = precision
         keras.utils.set_random_seed(seed)
         self.build_models()
-        # The same layers once more, with every layer's output: for looking inside, never for training.
-        self.layers_of = {
-            name: keras.Model(model.inputs, [layer.output for layer in model.layers])
-            for name, model in self.networks.items()
+        self.optimizer_by_name = {
+            spec.phase(phase).optimizer: model.optimizer for phase, model in self.compiled.items()
         }
+        # The same layers once more, with every layer's output: for looking inside, never for training.
+        self.layers_of = {network.name: self._with_all_outputs(network) for network in spec.networks}
         self._by_name: dict[str, Any] = {}
         for network in spec.networks:
             for name in network.variable_shapes():
@@ -65,37 +90,60 @@ class KerasSubject(Subject):
                 if variable is not None:
                     self._by_name[name] = variable
         self._names = {id(variable): name for name, variable in self._by_name.items()}
-        self._forward_function = tf.function(self.outputs)
+        self._statistics = [self._by_name[name] for name, each in spec.variables().items() if not each.trainable]
+        self._forward_function = tf.function(self._listed_outputs)
         self._gradient_functions = {phase: self._gradient_function(phase) for phase in self.compiled}
+
+    def _with_all_outputs(self, network: Network) -> Any:
+        model = self.networks[network.name]
+        present = {layer.name for layer in model.layers}
+        outputs = [
+            model.get_layer(layer.name + ACTIVATION if layer.name + ACTIVATION in present else layer.name).output
+            for layer in network.layers
+        ]
+        return keras.Model(model.inputs, outputs)
 
     @abc.abstractmethod
     def build_models(self) -> None:
         """Builds and compiles: sets `networks` and `compiled`, with every optimizer built."""
 
     @abc.abstractmethod
-    def phase_inputs(self, phase: str, batch: Batch) -> tuple[Array, Array]:
-        """What the phase's train_on_batch is given: inputs and labels."""
+    def phase_inputs(self, phase: str, batch: Batch) -> tuple[Any, Any]:
+        """What the phase's train_on_batch is given: inputs and labels, each an array or several."""
 
     @abc.abstractmethod
-    def outputs(self, x: Any, z: Any, training: bool) -> dict[str, Any]:
+    def outputs(self, batch: Batch, training: bool) -> dict[str, Any]:
         """Every named output, in the order of computation."""
 
-    def held(self, phase: str) -> list[Any]:
-        """The variables that the phase's optimizer was built with."""
-        return list(self.compiled[phase].optimizer._trainable_variables)
+    def named(self, network: str, inputs: Any, training: bool, suffix: str = "") -> dict[str, Any]:
+        """Every layer's output of one network, by `<network>/<layer><suffix>`."""
+        values = self.layers_of[network](inputs, training=training)
+        layers = self.spec.network(network).layers
+        values = values if isinstance(values, list | tuple) else [values]
+        return {f"{network}/{layer.name}{suffix}": value for layer, value in zip(layers, values, strict=True)}
+
+    def _listed_outputs(self, batch: Batch, training: bool) -> list[Any]:
+        """The outputs without their names, which are kept when it is traced: a tf.function sorts a dict's keys."""
+        found = self.outputs(batch, training)
+        self._output_names = list(found)
+        return list(found.values())
+
+    def held(self, optimizer: str) -> list[Any]:
+        """The variables that the optimizer was built with."""
+        return list(self.optimizer_by_name[optimizer]._trainable_variables)
 
     # --- Structure ----------------------------------------------------------------------------------------------------
     def variables(self) -> tuple[VariableInfo, ...]:
         """Every variable of the model, owners read off the built optimizers."""
-        owner = {id(variable): phase for phase in self.compiled for variable in self.held(phase)}
+        held = {name: {id(variable) for variable in self.held(name)} for name in self.optimizer_by_name}
         return tuple(
             VariableInfo(
                 name,
                 variable.path,
                 tuple(variable.shape),
                 keras.backend.standardize_dtype(variable.dtype),
-                id(variable) in owner,
-                owner.get(id(variable)),
+                any(id(variable) in each for each in held.values()),
+                tuple(each for each, ids in held.items() if id(variable) in ids),
             )
             for name, variable in self._by_name.items()
         )
@@ -104,14 +152,11 @@ class KerasSubject(Subject):
         """Hyperparameters as the optimizers hold them."""
         return tuple(
             OptimizerInfo(
-                phase,
-                type(model.optimizer).__name__,
-                {
-                    name: float(getattr(model.optimizer, name))
-                    for name in ("learning_rate", "beta_1", "beta_2", "epsilon")
-                },
+                name,
+                _rule(optimizer).algorithm + getattr(optimizer, "algorithm_suffix", ""),
+                {number: float(getattr(optimizer, number)) for number in _rule(optimizer).numbers},
             )
-            for phase, model in self.compiled.items()
+            for name, optimizer in self.optimizer_by_name.items()
         )
 
     # --- State --------------------------------------------------------------------------------------------------------
@@ -121,13 +166,13 @@ class KerasSubject(Subject):
         self.load(fresh.state())
 
     def _stateful(self) -> dict[str, Any]:
-        """Canonical name -> variable, for weights, slots and counters."""
+        """Canonical name -> variable, for weights, moving statistics, slots and counters."""
         found = dict(self._by_name)
-        for phase, model in self.compiled.items():
-            for slot, attribute in _SLOTS.items():
-                for variable, held in zip(self.held(phase), getattr(model.optimizer, attribute), strict=True):
-                    found[slot_name(phase, slot, self._names[id(variable)])] = held
-            found[iterations_name(phase)] = model.optimizer.iterations
+        for name, optimizer in self.optimizer_by_name.items():
+            for slot, attribute in _rule(optimizer).slots.items():
+                for variable, held in zip(self.held(name), getattr(optimizer, attribute), strict=True):
+                    found[slot_name(name, slot, self._names[id(variable)])] = held
+            found[iterations_name(name)] = optimizer.iterations
         return found
 
     def state(self) -> State:
@@ -141,11 +186,42 @@ class KerasSubject(Subject):
             value = state.arrays[name]
             variable.assign(value if name.endswith("/iterations") else value.astype(self.precision, copy=False))
 
+    # --- Training step ------------------------------------------------------------------------------------------------
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        """One train_on_batch; Keras minimises, so where the source maximises, its loss is the negative."""
+        inputs, labels = self.phase_inputs(phase, batch)
+        reported = np.atleast_1d(self.compiled[phase].train_on_batch(inputs, labels))
+        about = self.spec.phase(phase)
+        values = dict(zip(about.reports, map(float, reported), strict=True))
+        if about.sense == "maximised":
+            values[about.loss] = -values[about.loss]
+        return values
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """The phases in order, each a train_on_batch of its own that sees what the one before has moved."""
+        reports: dict[str, float] = {}
+        for phase in self.phases:
+            reports |= self.run_phase(phase, batch)
+        return reports
+
     # --- Computation --------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        """Puts the moving statistics back afterwards: in training mode Keras moves them whenever it computes."""
+        kept = [np.array(variable.numpy()) for variable in self._statistics]
+        yield
+        for variable, value in zip(self._statistics, kept, strict=True):
+            variable.assign(value)
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        """The batch as tensors of the run's dtype."""
+        return {name: tf.constant(value, self.precision) for name, value in batch.items()}
+
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
-        """Every named output."""
-        x, z = (tf.constant(batch[key], self.precision) for key in ("images", "latent"))
-        return {name: value.numpy() for name, value in self._forward_function(x, z, training).items()}
+        """Every named output, in the order of computation."""
+        with self._statistics_kept():
+            values = self._forward_function(self.tensors(batch), training)
+        return {name: value.numpy() for name, value in zip(self._output_names, values, strict=True)}
 
     def _gradient_function(self, phase: str) -> Any:
         """A graph of the phase's compiled loss and its gradient: in a graph, as train_on_batch computes it."""
@@ -153,7 +229,7 @@ class KerasSubject(Subject):
 
         @tf.function
         def gradient(inputs: Any, labels: Any) -> list[Any]:
-            values = [variable.value for variable in self.held(phase)]
+            values = [variable.value for variable in self.held(self.spec.phase(phase).optimizer)]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
                 predicted = model(inputs, training=True)
@@ -166,10 +242,11 @@ class KerasSubject(Subject):
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         """Gradients of the compiled loss for the variables that the phase's optimizer holds."""
         inputs, labels = self.phase_inputs(phase, batch)
-        values = self._gradient_functions[phase](tf.constant(inputs), tf.constant(labels))
+        with self._statistics_kept():
+            values = self._gradient_functions[phase](*tf.nest.map_structure(tf.constant, (inputs, labels)))
         return {
             self._names[id(variable)]: value.numpy()
-            for variable, value in zip(self.held(phase), values, strict=True)
+            for variable, value in zip(self.held(self.spec.phase(phase).optimizer), values, strict=True)
             if value is not None
         }
 

@@ -10,36 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf2_eager.keras3.layers import adam, dense
 from tf2_eager.keras3.subject import KerasSubject
-from tfport.models.spec import Adam, Dense, ModelSpec
+from tfport.models.spec import ModelSpec
 from tfport.subject import Array, Batch
-
-
-# --- Variables --------------------------------------------------------------------------------------------------------
-def dense(layer: Dense) -> Any:
-    """A Dense layer with kernel [inputs, units] from N(0, stddev) and bias [units] of zeros."""
-    return keras.layers.Dense(
-        layer.units,
-        activation=layer.activation,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=layer.kernel_stddev),
-        name=layer.name,
-    )
-
-
-def adam(numbers: Adam) -> Any:
-    """Keras's Adam with every number given: its own defaults are another rate and epsilon 1e-7."""
-    return keras.optimizers.Adam(
-        learning_rate=numbers.learning_rate,
-        beta_1=numbers.beta_1,
-        beta_2=numbers.beta_2,
-        epsilon=numbers.epsilon,
-    )
 
 
 class VanillaGan(KerasSubject):
     """The generator, the compiled discriminator, and the compiled combined model in which D is frozen."""
-
-    paradigm = "keras3"
 
     def build_models(self) -> None:
         """Builds and compiles the models; optimizers are built too, so that slots exist before the first step."""
@@ -47,7 +25,7 @@ class VanillaGan(KerasSubject):
 
         # --- Networks -------------------------------------------------------------------------------------------------
         self.generator = keras.Sequential(
-            [keras.Input((spec.latent,)), *(dense(layer) for layer in spec.network("generator").layers)],
+            [keras.Input((spec.width("latent"),)), *(dense(layer) for layer in spec.network("generator").layers)],
             name="generator",
         )
         self.discriminator = keras.Sequential(
@@ -62,13 +40,12 @@ class VanillaGan(KerasSubject):
         self.discriminator.compile(
             optimizer=adam(spec.optimizer("discriminator")), loss="binary_crossentropy", loss_weights=[2.0]
         )
-
         self.discriminator.optimizer.build(self.discriminator.trainable_variables)
 
         # The combined model moves G alone, by mean(-log D(G(z))): the negative of the source's loss_G.
         # Keras 3 looks at trainable when it traces, not when it compiles: run_phase sets the flag before every call.
         self.discriminator.trainable = False
-        z = keras.Input((spec.latent,))
+        z = keras.Input((spec.width("latent"),))
         self.gan = keras.Model(z, self.discriminator(self.generator(z)), name="gan")
         self.gan.compile(optimizer=adam(spec.optimizer("generator")), loss="binary_crossentropy")
         self.gan.optimizer.build(self.gan.trainable_variables)
@@ -86,38 +63,26 @@ class VanillaGan(KerasSubject):
             return np.concatenate([batch["images"], fake]), np.concatenate([ones, np.zeros_like(ones)])
         return z, ones
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
-        """One train_on_batch; the reported loss is minimised, so the source's is its negative."""
-        inputs, labels = self.phase_inputs(phase, batch)
-        self.discriminator.trainable = phase == "discriminator"
-        reported = self.compiled[phase].train_on_batch(inputs, labels)
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        """One train_on_batch, with D's flag as its trace must find it."""
+        self.discriminator.trainable = phase != "generator"
+        reports = super().run_phase(phase, batch)
         self.discriminator.trainable = False
-        return -float(reported)
-
-    def step(self, batch: Batch) -> dict[str, float]:
-        """The discriminator moves, then the generator against the moved discriminator, with the same z."""
-        loss_d = self.run_phase("discriminator", batch)
-        loss_g = self.run_phase("generator", batch)
-        return {"discriminator": loss_d, "generator": loss_g}
+        return reports
 
     # --- Outputs ------------------------------------------------------------------------------------------------------
-    def outputs(self, x: Any, z: Any, training: bool) -> dict[str, Any]:
+    def outputs(self, batch: Batch, training: bool) -> dict[str, Any]:
         """Every named output, in the order of computation."""
-        generator_hidden, fake = self.layers_of["generator"](z, training=training)
-        real_hidden, d_real = self.layers_of["discriminator"](x, training=training)
-        fake_hidden, d_fake = self.layers_of["discriminator"](fake, training=training)
+        made = self.named("generator", batch["latent"], training)
         return {
-            "generator/hidden": generator_hidden,
-            "generator/output": fake,
-            "discriminator/hidden/real": real_hidden,
-            "discriminator/output/real": d_real,
-            "discriminator/hidden/fake": fake_hidden,
-            "discriminator/output/fake": d_fake,
+            **made,
+            **self.named("discriminator", batch["images"], training, "/real"),
+            **self.named("discriminator", made["generator/output"], training, "/fake"),
         }
 
-    def generate(self, latent: Array) -> Array:
+    def generate(self, inputs: Batch) -> Array:
         """G(z): [B, 784]."""
-        images: Array = self.generator.predict_on_batch(latent)
+        images: Array = self.generator.predict_on_batch(inputs["latent"])
         return images
 
 

@@ -84,13 +84,14 @@ def main() -> int:
     runs = _runs(request)
     report, samples = compare(request, shlex.join(["tfport", "compare", *app.words]))
 
-    from tfport.report import plots, terminal
+    from tfport import data
+    from tfport.data.samples import sample_inputs
+    from tfport.report import samples as pictures
+    from tfport.report import terminal
 
     spec = request.spec()
-    grids = {
-        name: plots.sample_grid(images, spec.samples.rows, spec.samples.columns, spec.data_range)
-        for name, images in samples.items()
-    }
+    inputs = sample_inputs(spec, request.seed, data.load(request.dataset, request.data_dir), request.precision)
+    grids = {name: pictures.picture(spec, inputs, images) for name, images in samples.items()}
     if runs is not None:
         from tfport.training import side_by_side
 

@@ -16,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from tfport import data, models, paradigms
-from tfport.data.batches import Batches, sample_latent
+from tfport.data.batches import Batches
+from tfport.data.samples import sample_inputs
 from tfport.equivalence.ladder import Ladder
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, Tolerances
 from tfport.equivalence.result import Report, RungResult, Verdict
@@ -132,6 +133,7 @@ def compare(request: Request, command: str = "") -> tuple[Report, dict[str, Arra
         batch_size=spec.batching.batch_size,
         pairs=pairs,
         curves=asked.curves,
+        loss_unit=spec.loss_unit,
         seconds={name: round(value, 1) for name, value in seconds.items()},
         versions=versions(),
         command=command,
@@ -166,8 +168,8 @@ def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Toler
         with bar:
             ladder.tick = lambda: bar.update()
             pairs = ladder.run()
-        latent = sample_latent(spec, request.seed, request.precision)
-        samples = {name: side.generate(latent) for name, side in zip(names, sides, strict=True)}
+        inputs = sample_inputs(spec, request.seed, dataset, request.precision)
+        samples = {name: side.generate(inputs) for name, side in zip(names, sides, strict=True)}
         return Pass(pairs, ladder.curves, samples)
     finally:
         for side in sides:
@@ -215,9 +217,10 @@ def repeat_rung(request: Request, spec: ModelSpec, batches: Batches) -> RungResu
             side.load(initial)
         for step in range(steps):
             first, second = (side.step(batches[step]) for side in sides)
-            for phase in sides[0].phases:
-                name = spec.phase(phase).loss
-                rung.add(name, first[phase], second[phase], step, phase, {}, request.precision)
+            for phase in spec.phases:
+                for name in phase.reports:
+                    if name in first and name in second:  # a report that is missing shows on every other rung
+                        rung.add(name, first[name], second[name], step, phase.name, {}, request.precision)
         left, right = (side.state().arrays for side in sides)
         rung.add_all(left, right, steps - 1, None, {})
     finally:

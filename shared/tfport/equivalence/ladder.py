@@ -114,16 +114,23 @@ class Ladder:
     def _loss(
         self, pair: PairMeasurement, tolerances: Tolerances, legacy: _Still, other: _Still, phase: str, step: int
     ) -> None:
-        name = self.legacy.spec.phase(phase).loss
+        self._reports(pair, "loss", tolerances, legacy.reports[phase], other.reports[phase], step, (phase,))
+        for name in self.legacy.spec.phase(phase).reports:
+            self._recomputed(pair, legacy, other, phase, name, step)
+
+    def _recomputed(
+        self, pair: PairMeasurement, legacy: _Still, other: _Still, phase: str, name: str, step: int
+    ) -> None:
         rung = pair.rung("loss")
-        rung.add(name, legacy.losses[phase], other.losses[phase], step, phase, tolerances, self.legacy.precision)
         for side, still in ((pair.legacy, legacy), (pair.modern, other)):
+            if name not in still.reports[phase]:
+                continue
             try:
-                value, bound = losses.recomputed(self.legacy.spec.name, phase, still.outputs["training"])
+                value, bound = losses.recomputed(self.legacy.spec, name, still.outputs, self.batches[step])
             except KeyError as error:
                 rung.lack(f"{side}: {name} cannot be recomputed, there is no output {error}")
                 continue
-            check = LossCheck(side, phase, name, still.losses[phase], value, bound)
+            check = LossCheck(side, phase, name, still.reports[phase][name], value, bound)
             pair.loss_checks.append(check)
             if not check.agrees:
                 rung.fault(
@@ -192,21 +199,36 @@ class Ladder:
         right: Mapping[str, float],
         step: int,
     ) -> None:
-        for phase in self.legacy.phases:
-            name = self.legacy.spec.phase(phase).loss
-            for side, reported in (("legacy", left), ("modern", right)):
-                if phase not in reported:
-                    pair.rung(rung).lack(f"{name} is not reported on the {side} side")
-            if phase in left and phase in right:
-                pair.rung(rung).add(name, left[phase], right[phase], step, phase, tolerances, self.legacy.precision)
-        for phase in sorted(right.keys() - set(self.legacy.phases)):
-            pair.rung(rung).lack(f"a loss of phase {phase} is reported on the modern side only")
+        self._reports(pair, rung, tolerances, left, right, step, self.legacy.phases)
+
+    def _reports(
+        self,
+        pair: PairMeasurement,
+        rung: str,
+        tolerances: Tolerances,
+        left: Mapping[str, float],
+        right: Mapping[str, float],
+        step: int,
+        phases: Sequence[str],
+    ) -> None:
+        """Compares what some phases report; a report that one side lacks is taken down as missing."""
+        expected: set[str] = set()
+        for phase in phases:
+            for name in self.legacy.spec.phase(phase).reports:
+                expected.add(name)
+                for side, reported in (("legacy", left), ("modern", right)):
+                    if name not in reported:
+                        pair.rung(rung).lack(f"{name} is not reported on the {side} side")
+                if name in left and name in right:
+                    pair.rung(rung).add(name, left[name], right[name], step, phase, tolerances, self.legacy.precision)
+        for name in sorted(right.keys() - expected):
+            pair.rung(rung).lack(f"{name} is reported on the modern side only")
 
     def _curve(self, name: str, reported: Mapping[str, float]) -> None:
         curve = self.curves.setdefault(name, {})
-        for phase in self.legacy.phases:
-            if phase in reported:
-                curve.setdefault(self.legacy.spec.phase(phase).loss, []).append(float(reported[phase]))
+        for phase in self.legacy.spec.phases:
+            if phase.loss in reported:
+                curve.setdefault(phase.loss, []).append(float(reported[phase.loss]))
 
 
 class _Still:
@@ -224,20 +246,22 @@ class _Still:
         untouched = subject.state()
         if untouched.digest() != state.digest():
             self.broken_contract.append("forward or gradients changed the state")
-        self.losses: dict[str, float] = {}
+        self.reports: dict[str, dict[str, float]] = {}
         self.after: dict[str, State] = {}
         for phase in subject.phases:
             subject.load(state)
-            self.losses[phase] = float(subject.run_phase(phase, batch))
+            self.reports[phase] = _floats(subject.run_phase(phase, batch))
             self.after[phase] = subject.state()
         subject.load(state)
-        reported = {phase: float(subject.run_phase(phase, batch)) for phase in subject.phases}
+        reported: dict[str, float] = {}
+        for phase in subject.phases:
+            reported |= _floats(subject.run_phase(phase, batch))
         in_order = subject.state()
         subject.load(state)
-        losses_of_step = {phase: float(loss) for phase, loss in subject.step(batch).items()}
+        of_step = _floats(subject.step(batch))
         self.after_step = subject.state()
-        if losses_of_step != reported:
-            self.broken_contract.append(f"a step reports {losses_of_step}, and its phases in order {reported}")
+        if of_step != reported:
+            self.broken_contract.append(f"a step reports {of_step}, and its phases in order {reported}")
         if in_order.digest() != self.after_step.digest():
             self.broken_contract.append(f"a step is not its phases in order ({', '.join(subject.phases)})")
 
@@ -264,11 +288,20 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in state.arrays.items()}
 
 
+def _floats(reports: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in reports.items()}
+
+
 def _owners(subject: Subject) -> dict[str, str]:
-    """State name -> the phase that moves it."""
+    """State name -> the optimizer, or optimizers, that move it; moving statistics have the phases that do."""
     owners: dict[str, str] = {
-        variable.name: variable.optimizer for variable in subject.variables() if variable.optimizer is not None
+        variable.name: " and ".join(variable.optimizers) for variable in subject.variables() if variable.optimizers
     }
+    for variable in subject.variables():
+        network = variable.name.split("/")[0]
+        moving = [phase.name for phase in subject.spec.phases if network in phase.statistics]
+        if moving and not variable.optimizers:
+            owners[variable.name] = " and ".join(moving)
     for name in subject.state().arrays:
         if name.startswith("optimizer/"):
             owners[name] = name.split("/")[1]

@@ -166,6 +166,7 @@ class Report:
     pairs: tuple[PairResult, ...]
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Paradigm -> loss name -> reported loss: of the free trajectory, one value a step, or of the training runs."""
+    loss_unit: str = "nats"
     curve_steps: tuple[int, ...] = ()
     """The training step of each value of a curve, counted from 1; empty where there is one value a step."""
     curve_origin: str = ""

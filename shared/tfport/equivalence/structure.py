@@ -20,7 +20,7 @@ def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) 
     right = {variable.name: variable for variable in modern.variables()}
     for side, subject in (("legacy", legacy), ("modern", modern)):
         _no_repetition(rung, f"variable of the {side} side", [variable.name for variable in subject.variables()])
-        _no_repetition(rung, f"optimizer of the {side} side", [each.phase for each in subject.optimizers()])
+        _no_repetition(rung, f"optimizer of the {side} side", [each.name for each in subject.optimizers()])
     for name in sorted(left.keys() - right.keys()):
         rung.lack(f"variable {name} {left[name].shape} is missing on the modern side")
     for name in sorted(right.keys() - left.keys()):
@@ -34,10 +34,9 @@ def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) 
             rung.fault(f"variable {name} is {a.dtype} against {b.dtype}")
         if a.trainable != b.trainable:
             rung.fault(f"variable {name} is trainable={a.trainable} against trainable={b.trainable}")
-        if a.optimizer != b.optimizer:
-            rung.fault(
-                f"variable {name} is held by the {a.optimizer or 'no'} optimizer against the {b.optimizer or 'no'} one"
-            )
+        if sorted(a.optimizers) != sorted(b.optimizers):
+            holders = [" and ".join(sorted(each.optimizers)) or "no" for each in (a, b)]
+            rung.fault(f"variable {name} is held by the {holders[0]} optimizer against the {holders[1]} one")
     counts = [sum(variable.parameters for variable in side.values()) for side in (left, right)]
     if counts[0] != counts[1]:
         rung.fault(f"{counts[0]:,} parameters against {counts[1]:,}")
@@ -46,21 +45,21 @@ def _compare_variables(rung: RungMeasurement, legacy: Subject, modern: Subject) 
 
 
 def _compare_optimizers(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:
-    left = {optimizer.phase: optimizer for optimizer in legacy.optimizers()}
-    right = {optimizer.phase: optimizer for optimizer in modern.optimizers()}
-    for phase in sorted(left.keys() ^ right.keys()):
-        rung.lack(f"the {phase} phase has an optimizer on one side only")
-    for phase in sorted(left.keys() & right.keys()):
-        a, b = left[phase], right[phase]
+    left = {optimizer.name: optimizer for optimizer in legacy.optimizers()}
+    right = {optimizer.name: optimizer for optimizer in modern.optimizers()}
+    for which in sorted(left.keys() ^ right.keys()):
+        rung.lack(f"the {which} optimizer is there on one side only")
+    for which in sorted(left.keys() & right.keys()):
+        a, b = left[which], right[which]
         rung.compared += 1
         if a.algorithm != b.algorithm:
-            rung.fault(f"the {phase} optimizer is {a.algorithm} against {b.algorithm}")
+            rung.fault(f"the {which} optimizer is {a.algorithm} against {b.algorithm}")
         for name in sorted(a.hyperparameters.keys() | b.hyperparameters.keys()):
             x, y = a.hyperparameters.get(name), b.hyperparameters.get(name)
             if x is None or y is None:
-                rung.lack(f"the {phase} optimizer's {name} is known on one side only")
+                rung.lack(f"the {which} optimizer's {name} is known on one side only")
             elif x != y:
-                rung.fault(f"the {phase} optimizer's {name} is {x:.9g} against {y:.9g}")
+                rung.fault(f"the {which} optimizer's {name} is {x:.9g} against {y:.9g}")
 
 
 def _compare_state(rung: RungMeasurement, legacy: Subject, modern: Subject) -> None:

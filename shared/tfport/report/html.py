@@ -33,7 +33,9 @@ def render_html(report: Report, samples: Mapping[str, Image]) -> str:
         headline=words.headline(report),
         pairs=[_pair_view(report.model, number, pair) for number, pair in enumerate(report.pairs, 1)],
         ladder=[(number, name, words.QUESTIONS[name]) for number, name in enumerate(RUNGS)],
-        chart=plots.comparison_curves(report.curves, legacy, steps=report.curve_steps) if report.curves else "",
+        chart=plots.comparison_curves(report.curves, legacy, report.loss_unit, report.curve_steps)
+        if report.curves
+        else "",
         legacy=legacy,
         samples=[_sample_view(name, image) for name, image in samples.items()],
         verdicts=[(verdict, words.LABELS[verdict], words.MEANINGS[verdict]) for verdict in Verdict],

@@ -57,7 +57,7 @@ def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> C
     for name, array in state.arrays.items():
         if not np.all(np.isfinite(array)):
             raise TrainingDiverged(
-                f"step {step:,}, phase {_phase(subject, name)}: {name} holds NaN or infinity. "
+                f"step {step:,}, {_place(subject, name)}: {name} holds NaN or infinity. "
                 "Likely cause: an update that was too large."
             )
     folder = root / f"step-{step:010d}"
@@ -159,16 +159,22 @@ def _identity(subject: Subject, seed: int, step: int) -> dict[str, Any]:
         "seed": seed,
         "step": step,
         "batch_size": subject.spec.batching.batch_size,
-        "learning_rates": {phase: adam.learning_rate for phase, adam in subject.spec.optimizers},
+        "learning_rates": {name: numbers.learning_rate for name, numbers in subject.spec.optimizers},
     }
 
 
-def _phase(subject: Subject, name: str) -> str:
-    """The phase that moves a name of the state."""
+def _place(subject: Subject, name: str) -> str:
+    """The phase that moves a name of the state, or the optimizer where several phases share it."""
     first, second = name.split("/")[:2]
-    if first == "optimizer":
-        return second
-    return next((phase.name for phase in subject.spec.phases if phase.network == first), "unknown")
+    for phase in subject.spec.phases:
+        if (
+            phase.optimizer == second
+            if first == "optimizer"
+            else any(name.startswith(f"{each}/") for each in phase.moves)
+        ):
+            sharing = [each.name for each in subject.spec.phases if each.optimizer == phase.optimizer]
+            return f"phase {phase.name}" if len(sharing) == 1 else f"optimizer {phase.optimizer}"
+    return f"network {first}"
 
 
 def _brief(message: str, folder: Path) -> str:

@@ -41,7 +41,8 @@ class RunConfig:
         spec = dataclasses.replace(spec, batching=dataclasses.replace(spec.batching, batch_size=self.batch_size))
         if self.learning_rate is not None:
             optimizers = tuple(
-                (phase, dataclasses.replace(adam, learning_rate=self.learning_rate)) for phase, adam in spec.optimizers
+                (name, dataclasses.replace(numbers, learning_rate=self.learning_rate))
+                for name, numbers in spec.optimizers
             )
             spec = dataclasses.replace(spec, optimizers=optimizers)
         return spec
@@ -93,7 +94,8 @@ def defaults(
 ) -> RunConfig:
     """A checked config in which whatever is left out has the source's value.
 
-    Pictures come at the source's cadence, more often where the run is so short that it would have fewer than ten.
+    Log lines and pictures come at the source's cadence, more often where the run is so short that it would have fewer
+    than a hundred lines or ten pictures.
 
     Raises:
       UserError: as `check`.
@@ -102,7 +104,6 @@ def defaults(
     if run_dir is not None and not run_dir.strip():
         raise UserError("--run_dir is empty; name a folder, or leave --run_dir out.")
     steps = spec.steps if steps is None else steps
-    cadence = spec.samples.every_epochs * spec.steps_per_epoch
     return check(
         RunConfig(
             model=model,
@@ -114,8 +115,8 @@ def defaults(
             learning_rate=learning_rate,
             seed=seed,
             precision=precision,
-            log_every=50 if log_every is None else log_every,
-            sample_every=max(1, min(cadence, steps // 10)) if sample_every is None else sample_every,
+            log_every=max(1, min(spec.log_every, steps // 100)) if log_every is None else log_every,
+            sample_every=max(1, min(spec.samples.every, steps // 10)) if sample_every is None else sample_every,
             checkpoint_every=1_000 if checkpoint_every is None else checkpoint_every,
             run_dir=run_dir or f"runs/{model}-{paradigm}-{dataset}-seed{seed}",
         )

@@ -102,8 +102,8 @@ class _Run:
         self.subject = subject
         self.received = received
         """Signals that asked the run to stop."""
-        self.losses = {phase.name: phase.loss for phase in subject.spec.phases}
-        self.metrics = MetricsFile(directory.metrics, list(self.losses.values()))
+        self.logged = subject.spec.logged
+        self.metrics = MetricsFile(directory.metrics, [column.name for column in self.logged])
         self.saved: int | None = None
 
     def run(self, start: int) -> Outcome:
@@ -146,21 +146,25 @@ class _Run:
                 self._sample(step)
             state.write(self.directory.path / "state.npz", self.subject.state())
         self._end("complete" if stopped is None else "interrupted", step)
-        return Outcome(self.directory.path, step, stopped, {self.losses[phase]: value for phase, value in last.items()})
+        return Outcome(self.directory.path, step, stopped, self._columns(last) if last else {})
 
     def _step(self, step: int) -> dict[str, float]:
-        losses = self.subject.step(self.batches[step])
-        for phase, value in losses.items():
+        reports = self.subject.step(self.batches[step])
+        for name, value in reports.items():
             if not math.isfinite(value):
-                raise TrainingDiverged(self._why(step, phase, value))
-        return losses
+                raise TrainingDiverged(self._why(step, name, value))
+        return reports
 
-    def _after(self, step: int, losses: dict[str, float], bar: Any) -> None:
+    def _columns(self, reports: dict[str, float]) -> dict[str, float]:
+        return {column.name: column.value(reports) for column in self.logged}
+
+    def _after(self, step: int, reports: dict[str, float], bar: Any) -> None:
         """Logs, samples and saves where the intervals ask for it; the last step is always logged."""
-        named = {self.losses[phase]: value for phase, value in losses.items()}
+        named = self._columns(reports)
         if step % self.config.log_every == 0 or step == self.config.steps:
             self.metrics.append(step, self.batches.epoch(step - 1), list(named.values()))
-            self.events.scalars(step, {f"losses/{name}": value for name, value in named.items()})
+            kinds = {column.name: "accuracy" if column.percent else "losses" for column in self.logged}
+            self.events.scalars(step, {f"{kinds[name]}/{name}": value for name, value in named.items()})
             bar.set_postfix({name: f"{value:.3f}" for name, value in named.items()}, refresh=False)
         if step % self.config.sample_every == 0 or step == self.config.steps:
             self._sample(step)
@@ -175,27 +179,29 @@ class _Run:
         self.saved = step
 
     def _sample(self, step: int) -> None:
-        picture = pictures.write_sample(self.directory, self.subject, self.config.seed, step)
+        picture = pictures.write_sample(self.directory, self.subject, self.config.seed, self.dataset, step)
         self.events.image(step, "samples", picture)
 
     def _end(self, status: str, step: int) -> None:
         self.events.close()
         self.directory.write(self.config, self.dataset, status, step)
-        pictures.write_losses(self.directory, self.subject.spec)
+        pictures.write_curves(self.directory, self.subject.spec)
+        if status != "diverged":
+            pictures.write_latent_plane(self.directory, self.subject, self.dataset)
         pictures.write_gif(self.directory)
 
-    def _why(self, step: int, phase: str, value: float) -> str:
+    def _why(self, step: int, report: str, value: float) -> str:
         """The message for a loss that is no number: where, what, and the likely cause."""
-        about = self.subject.spec.phase(phase)
-        if math.isinf(value):
+        about = next(phase for phase in self.subject.spec.phases if report in phase.reports)
+        if math.isinf(value) and self.subject.spec.protocol is not None:
             cause = (
                 "an output of the discriminator has reached exactly 0 or 1 and its logarithm is taken as it is "
                 "(in float32 a sigmoid rounds to 1 from a logit of about 17)"
             )
         else:
-            cause = "a weight or an activation has become NaN, mostly after an update that was too large"
+            cause = "a weight or an activation has become NaN or infinite, mostly after an update that was too large"
         return (
-            f"step {step + 1:,}, phase {phase}: {about.loss} = {about.formula} is {value}. Likely cause: {cause}. "
+            f"step {step + 1:,}, phase {about.name}: {about.loss} = {about.formula} is {value}. Likely cause: {cause}. "
             f"{self._remedy()}"
         )
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tfport.data.batches import sample_latent
+from tfport.data import Dataset, scaled
+from tfport.data.samples import sample_inputs
 from tfport.errors import RunError
 from tfport.files import write_atomically
-from tfport.report import plots
+from tfport.report import plots, samples
 from tfport.training import metrics
 from tfport.training.run_directory import RunDirectory
 
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
     from tfport.subject import Subject
 
 
-def sample_picture(subject: Subject, seed: int) -> Image.Image:
-    """The grid of samples that the source shows, from the run's own fixed noise."""
-    spec = subject.spec
-    images = subject.generate(sample_latent(spec, seed, subject.precision))
-    return plots.sample_grid(images, spec.samples.rows, spec.samples.columns, spec.data_range)
+def sample_picture(subject: Subject, seed: int, dataset: Dataset) -> Image.Image:
+    """The samples as the source shows them, from inputs that stay the same through the run."""
+    inputs = sample_inputs(subject.spec, seed, dataset, subject.precision)
+    return samples.picture(subject.spec, inputs, subject.generate(inputs))
 
 
-def write_sample(directory: RunDirectory, subject: Subject, seed: int, step: int) -> Image.Image:
-    """Draws and writes the sample grid after `step` steps."""
-    picture = sample_picture(subject, seed)
+def write_sample(directory: RunDirectory, subject: Subject, seed: int, dataset: Dataset, step: int) -> Image.Image:
+    """Draws and writes the sample picture after `step` steps."""
+    picture = sample_picture(subject, seed, dataset)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_atomically(directory.sample_path(step), buffer.getvalue())
@@ -64,13 +64,38 @@ def write_gif(directory: RunDirectory) -> None:
     write_atomically(directory.path / "samples.gif", buffer.getvalue())
 
 
-def write_losses(directory: RunDirectory, spec: ModelSpec) -> None:
-    """Writes losses.png from metrics.csv."""
+def write_curves(directory: RunDirectory, spec: ModelSpec) -> None:
+    """Writes losses.png from metrics.csv, and accuracy.png where the source logs one."""
     rows = metrics.read(directory.metrics)
     if not rows:
         return
     table = np.array(rows)
-    curves = {phase.loss: (table[:, 0], table[:, 2 + index]) for index, phase in enumerate(spec.phases)}
     senses = sorted({phase.sense for phase in spec.phases})
-    title = f"{spec.name}: losses as reported ({', '.join(senses)})"
-    write_atomically(directory.path / "losses.png", plots.loss_curves(curves, title))
+    for percent, name, unit in ((False, "losses", f"loss ({spec.loss_unit})"), (True, "accuracy", "accuracy (%)")):
+        curves = {
+            column.name: (table[:, 0], table[:, 2 + index])
+            for index, column in enumerate(spec.logged)
+            if column.percent == percent
+        }
+        if curves:
+            title = f"{spec.name}: {name} as reported" + ("" if percent else f" ({', '.join(senses)})")
+            write_atomically(directory.path / f"{name}.png", plots.loss_curves(curves, title, ylabel=unit))
+
+
+def write_latent_plane(directory: RunDirectory, subject: Subject, dataset: Dataset) -> None:
+    """Writes latent.png where the model has a latent plane: the test images' codes, coloured by digit."""
+    spec = subject.spec
+    if spec.samples.kind != "manifold":
+        return
+    images = scaled(dataset.test_images, *spec.data_range, dtype=subject.precision)
+    zeros = np.zeros((len(images), spec.width("epsilon")), subject.precision)
+    size = spec.batching.batch_size
+    codes = [
+        subject.forward({"images": images[at : at + size], "epsilon": zeros[at : at + size]}, training=False)
+        for at in range(0, len(images), size)
+    ]
+    title = f"{spec.name}: where the encoder puts {len(images):,} test images"
+    picture = samples.latent_scatter(
+        np.concatenate([each["encoder/mean"] for each in codes]), dataset.test_labels, title
+    )
+    write_atomically(directory.path / "latent.png", picture)

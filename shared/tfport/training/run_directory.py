@@ -218,5 +218,5 @@ def _setting(config: RunConfig, name: str) -> object:
     """A setting as it takes effect: a rate that was left out is the spec's."""
     if name != "learning_rate":
         return getattr(config, name)
-    rates = sorted({float(str(np.float32(adam.learning_rate))) for _, adam in config.spec().optimizers})
+    rates = sorted({float(str(np.float32(numbers.learning_rate))) for _, numbers in config.spec().optimizers})
     return rates[0] if len(rates) == 1 else rates

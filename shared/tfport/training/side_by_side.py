@@ -66,9 +66,11 @@ def read(paths: Sequence[Path], model: str, paradigms: Sequence[str]) -> SideByS
     steps = tuple(int(row[0]) for row in tables[0])
     if any([int(row[0]) for row in table] != list(steps) for table in tables):
         raise RunError(f"the runs {', '.join(map(str, paths))} logged at different steps; use one --log_every.")
-    losses = [phase.loss for phase in models.get(model).phases]
+    logged = models.get(model).logged
     curves = {
-        paradigm: {loss: [row[2 + index] for row in table] for index, loss in enumerate(losses)}
+        paradigm: {
+            column.name: [row[2 + index] for row in table] for index, column in enumerate(logged) if not column.percent
+        }
         for paradigm, table in zip(paradigms, tables, strict=True)
     }
     samples = {}
