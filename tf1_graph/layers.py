@@ -11,11 +11,10 @@ from tfport.models.spec import (
     Adam,
     BatchNorm,
     Constant,
-    Conv,
-    Dense,
     Initialiser,
     Layer,
     Normal,
+    Optimizer,
     RMSProp,
     Shape,
     Uniform,
@@ -52,7 +51,7 @@ class Weights(NamedTuple):
     bias: Any
 
 
-def weights(layer: Dense | Conv, precision: str) -> Weights:
+def weights(layer: Layer, precision: str) -> Weights:
     """kernel [inputs, units], or [size, size, ...] of a convolution, and bias [units]."""
     return Weights(*(variable(layer, kind, precision) for kind in Weights._fields))
 
@@ -66,13 +65,13 @@ class Norm(NamedTuple):
     moving_variance: Any
 
 
-def norm(layer: BatchNorm, precision: str) -> Norm:
+def norm(layer: Layer, precision: str) -> Norm:
     """gamma and beta, which are trained, and the moving statistics, which are not."""
     return Norm(*(variable(layer, kind, precision) for kind in Norm._fields))
 
 
 # --- Batch normalisation ----------------------------------------------------------------------------------------------
-def normalise(x: Any, norm: Norm, layer: BatchNorm, training: bool, after: Sequence[Any] = ()) -> Any:
+def normalise(x: Any, norm: Norm, layer: Layer, training: bool, after: Sequence[Any] = ()) -> Any:
     """Normalises over all axes but the last: by the batch's moments in training, else by the moving statistics.
 
     In training the updates of the moving statistics are put into UPDATE_OPS. Nothing runs them by itself: the train op
@@ -80,6 +79,7 @@ def normalise(x: Any, norm: Norm, layer: BatchNorm, training: bool, after: Seque
     without it the two updates would race. They read the variable anew, since a reference variable's cached value may
     be older than `after`.
     """
+    assert isinstance(layer, BatchNorm)
     if not training:
         mean, variance = norm.moving_mean, norm.moving_variance
     else:
@@ -96,8 +96,9 @@ def normalise(x: Any, norm: Norm, layer: BatchNorm, training: bool, after: Seque
 
 
 # --- Optimizers -------------------------------------------------------------------------------------------------------
-def adam(numbers: Adam, precision: str, name: str) -> Any:
+def adam(numbers: Optimizer, precision: str, name: str) -> Any:
     """TF1's Adam with its numbers as tensors of the run's dtype: given as floats they would be float32 always."""
+    assert isinstance(numbers, Adam)
     with tf.name_scope(name):
         rate, beta_1, beta_2, epsilon = (
             tf.constant(number, precision)
@@ -114,8 +115,9 @@ def adam(numbers: Adam, precision: str, name: str) -> Any:
     return optimizer
 
 
-def rmsprop(numbers: RMSProp, precision: str, name: str) -> Any:
+def rmsprop(numbers: Optimizer, precision: str, name: str) -> Any:
     """TF1's RMSProp with its numbers as tensors of the run's dtype."""
+    assert isinstance(numbers, RMSProp)
     with tf.name_scope(name):
         rate, rho, epsilon = (
             tf.constant(number, precision) for number in (numbers.learning_rate, numbers.rho, numbers.epsilon)

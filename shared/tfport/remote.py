@@ -232,10 +232,7 @@ class _Server:
             return None, subject.forward(arrays, arguments["training"])
         if method == "gradients":
             return None, subject.gradients(arguments["phase"], arrays)
-        if method == "run_phase":
-            reports = subject.run_phase(arguments["phase"], arrays)
-        else:
-            reports = subject.step(arrays)
+        reports = subject.run_phase(arguments["phase"], arrays) if method == "run_phase" else subject.step(arrays)
         return {name: float(value) for name, value in reports.items()}, {}
 
 

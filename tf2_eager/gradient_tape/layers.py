@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfport.models.spec import BatchNorm, Constant, Conv, Dense, Initialiser, Layer, Normal, Shape, Uniform
+from tfport.models.spec import BatchNorm, Constant, Initialiser, Layer, Normal, Shape, Uniform
 
 Statistics = list[tuple["Norm", Any, Any]]
 """Batch moments that a pass in training mode has seen: (normalisation, mean, variance), in the order of computation."""
@@ -38,7 +38,7 @@ def variable(layer: Layer, kind: str, precision: str, network: str) -> Any:
 class Weights(tf.Module):  # type: ignore[misc]
     """The variables of a dense or convolutional layer."""
 
-    def __init__(self, layer: Dense | Conv, precision: str, network: str) -> None:
+    def __init__(self, layer: Layer, precision: str, network: str) -> None:
         super().__init__()
         self.kernel = variable(layer, "kernel", precision, network)
         self.bias = variable(layer, "bias", precision, network)
@@ -48,8 +48,9 @@ class Weights(tf.Module):  # type: ignore[misc]
 class Norm(tf.Module):  # type: ignore[misc]
     """Batch normalisation over all axes but the last, by unfused moments."""
 
-    def __init__(self, layer: BatchNorm, precision: str, network: str) -> None:
+    def __init__(self, layer: Layer, precision: str, network: str) -> None:
         super().__init__()
+        assert isinstance(layer, BatchNorm)
         self.layer = layer
         self.gamma = variable(layer, "gamma", precision, network)
         self.beta = variable(layer, "beta", precision, network)
@@ -83,5 +84,4 @@ def module(layer: Layer, precision: str, network: str) -> Weights | Norm:
     """The variables of one layer of a network."""
     if isinstance(layer, BatchNorm):
         return Norm(layer, precision, network)
-    assert isinstance(layer, Dense | Conv)
     return Weights(layer, precision, network)

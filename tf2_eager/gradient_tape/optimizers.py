@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from tfport import adam
 from tfport.models.spec import Adam as AdamNumbers
+from tfport.models.spec import Optimizer as Numbers
 from tfport.models.spec import RMSProp as RMSPropNumbers
+from tfport.subject import CORRECTED
 
 
 def _zeros(variables: Sequence[Any]) -> list[Any]:
@@ -24,10 +26,12 @@ class Adam(tf.Module):  # type: ignore[misc]
     PyTorch's, which comes after it, epsilon is made to shrink with that correction.
     """
 
-    def __init__(self, numbers: AdamNumbers, variables: Sequence[Any], name: str | None = None) -> None:
+    def __init__(self, numbers: Numbers, variables: Sequence[Any], name: str | None = None) -> None:
         super().__init__(name=name)
+        assert isinstance(numbers, AdamNumbers)
         dtype = variables[0].dtype
         self.numbers = numbers
+        self.algorithm = numbers.algorithm + (CORRECTED if numbers.epsilon_after_correction else "")
         self.learning_rate = tf.constant(numbers.learning_rate, dtype)
         self.beta_1 = tf.constant(numbers.beta_1, dtype)
         self.beta_2 = tf.constant(numbers.beta_2, dtype)
@@ -75,10 +79,12 @@ class RMSProp(tf.Module):  # type: ignore[misc]
     The op keeps a momentum slot too; with a momentum of 0 it holds the last step and nothing depends on it.
     """
 
-    def __init__(self, numbers: RMSPropNumbers, variables: Sequence[Any], name: str | None = None) -> None:
+    def __init__(self, numbers: Numbers, variables: Sequence[Any], name: str | None = None) -> None:
         super().__init__(name=name)
+        assert isinstance(numbers, RMSPropNumbers)
         dtype = variables[0].dtype
         self.numbers = numbers
+        self.algorithm = numbers.algorithm
         self.learning_rate = tf.constant(numbers.learning_rate, dtype)
         self.rho = tf.constant(numbers.rho, dtype)
         self.epsilon = tf.constant(numbers.epsilon, dtype)

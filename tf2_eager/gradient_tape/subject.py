@@ -15,7 +15,7 @@ from tf2_eager.gradient_tape.optimizers import Adam, RMSProp
 from tfport.errors import CheckpointError
 from tfport.models.spec import ModelSpec
 from tfport.state import State, iterations_name, slot_name
-from tfport.subject import CORRECTED, Array, Batch, OptimizerInfo, Subject, VariableInfo
+from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
 
 _CHECKPOINT = "checkpoint"
 _NUMBERS = {Adam: ("learning_rate", "beta_1", "beta_2", "epsilon"), RMSProp: ("learning_rate", "rho", "epsilon")}
@@ -165,8 +165,7 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
         return tuple(
             OptimizerInfo(
                 name,
-                rule.numbers.algorithm
-                + (CORRECTED if getattr(rule.numbers, "epsilon_after_correction", False) else ""),
+                rule.algorithm,
                 {number: float(getattr(rule, number)) for number in _NUMBERS[type(rule)]},
             )
             for name, rule in self.optimizer_by_name.items()

@@ -14,7 +14,9 @@ from tfport.models.spec import (
     Conv,
     Dense,
     Initialiser,
+    Layer,
     Normal,
+    Optimizer,
     RMSProp,
     Uniform,
 )
@@ -37,8 +39,9 @@ def built_in(activation: ActivationName) -> str:
     return "linear" if activation == "leaky_relu" else activation
 
 
-def dense(layer: Dense) -> Any:
+def dense(layer: Layer) -> Any:
     """A Dense layer: kernel [inputs, units], bias [units]."""
+    assert isinstance(layer, Dense)
     return keras.layers.Dense(
         layer.units,
         activation=built_in(layer.activation),
@@ -48,8 +51,9 @@ def dense(layer: Dense) -> Any:
     )
 
 
-def conv(layer: Conv) -> Any:
+def conv(layer: Layer) -> Any:
     """A Conv2D or Conv2DTranspose layer with 'same' padding."""
+    assert isinstance(layer, Conv)
     kind = keras.layers.Conv2DTranspose if layer.transposed else keras.layers.Conv2D
     return kind(
         layer.units,
@@ -62,12 +66,13 @@ def conv(layer: Conv) -> Any:
     )
 
 
-def batch_norm(layer: BatchNorm) -> Any:
+def batch_norm(layer: Layer) -> Any:
     """Batch normalisation; Keras 3 knows no fused kernel, and its moving variance is the biased one."""
+    assert isinstance(layer, BatchNorm)
     return keras.layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, name=layer.name)
 
 
-def leaky_relu(layer: Any) -> Any:
+def leaky_relu(layer: Layer) -> Any:
     """The LeakyReLU that follows `layer`; its output is that layer's, as others name it."""
     return keras.layers.LeakyReLU(negative_slope=layer.slope, name=f"{layer.name}{ACTIVATION}")
 
@@ -77,8 +82,9 @@ ACTIVATION = "_activation"
 
 
 # --- Optimizers -------------------------------------------------------------------------------------------------------
-def adam(numbers: Adam) -> Any:
+def adam(numbers: Optimizer) -> Any:
     """Keras's Adam with every number given: its own defaults are another rate and epsilon 1e-7."""
+    assert isinstance(numbers, Adam)
     return keras.optimizers.Adam(
         learning_rate=numbers.learning_rate,
         beta_1=numbers.beta_1,
@@ -87,6 +93,7 @@ def adam(numbers: Adam) -> Any:
     )
 
 
-def rmsprop(numbers: RMSProp) -> Any:
+def rmsprop(numbers: Optimizer) -> Any:
     """Keras's RMSprop, whose mean square starts at zero."""
+    assert isinstance(numbers, RMSProp)
     return keras.optimizers.RMSprop(learning_rate=numbers.learning_rate, rho=numbers.rho, epsilon=numbers.epsilon)

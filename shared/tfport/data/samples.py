@@ -35,7 +35,7 @@ def sample_inputs(spec: ModelSpec, seed: int, dataset: Dataset, precision: str =
         from scipy import stats
 
         across = stats.norm.ppf(np.linspace(*_PLANE, samples.columns))
-        down = stats.norm.ppf(np.linspace(*reversed(_PLANE), samples.rows))
+        down = stats.norm.ppf(np.linspace(_PLANE[1], _PLANE[0], samples.rows))
         plane = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
         return {"code": plane.astype(np.float32).astype(precision)}
     if samples.kind == "by_label":

@@ -150,26 +150,29 @@ def recomputed(spec: ModelSpec, report: str, modes: Modes, batch: Outputs) -> tu
     """
     formula = RECOMPUTE[spec.name][report]
     epsilon = max(float(np.finfo(array.dtype).eps) for outputs in modes.values() for array in outputs.values())
-    wide = {
-        mode: {name: array.astype(np.float64) for name, array in outputs.items()} for mode, outputs in modes.items()
-    }
-    fed = {name: array.astype(np.float64) for name, array in batch.items()}
+    wide = {mode: _each(outputs, lambda array: array.astype(np.float64)) for mode, outputs in modes.items()}
+    fed = _each(batch, lambda array: array.astype(np.float64))
     value = formula(wide, fed)
     if not np.isfinite(value):
         return value, 0.0  # with an infinite bound every reported loss would agree
     bound = 0.0
     for sign in (-1, 1):
         factor = 1 + sign * _ULPS * epsilon
-        moved = {
-            mode: {name: _moved(array, factor) for name, array in outputs.items()} for mode, outputs in wide.items()
-        }
-        shifted = formula(moved, fed)
+        shifted = formula({mode: _each(outputs, _scaled_by(factor)) for mode, outputs in wide.items()}, fed)
         if np.isfinite(shifted):
             bound = max(bound, abs(shifted - value))
     return value, bound + _ULPS * epsilon * max(1.0, abs(value))
 
 
-def _moved(array: Array, factor: float) -> Array:
-    """The array times `factor`; probabilities stay probabilities."""
-    bounded = array.size > 0 and array.min() >= 0 and array.max() <= 1
-    return np.clip(array * factor, 0, 1) if bounded else array * factor
+def _each(arrays: Outputs, change: Callable[[Array], Array]) -> dict[str, Array]:
+    return {name: change(array) for name, array in arrays.items()}
+
+
+def _scaled_by(factor: float) -> Callable[[Array], Array]:
+    """A change that multiplies by `factor`; probabilities stay probabilities."""
+
+    def scaled(array: Array) -> Array:
+        bounded = array.size > 0 and array.min() >= 0 and array.max() <= 1
+        return np.clip(array * factor, 0, 1) if bounded else array * factor
+
+    return scaled

@@ -1,4 +1,6 @@
-"""infogan: a dense GAN that also maximises the mutual information of codes and images; Chen et al. 2016, arXiv:1606.03657.
+"""infogan: a dense GAN that also maximises the mutual information of codes and images.
+
+Chen et al. 2016, arXiv:1606.03657.
 
 The notes name the kind. Its hidden size and batches are those of vanilla_gan; initialisers and length are ours.
 

@@ -267,7 +267,7 @@ class Adam(_Rounded):
     beta_2: float
     epsilon: float
     epsilon_after_correction: bool = False
-    """False: epsilon is added to sqrt(v) as it is (TF1, Keras). True: to sqrt(v) after its bias correction (PyTorch)."""
+    """False: epsilon is added to sqrt(v) as it is (TF1, Keras); True: after its bias correction (PyTorch)."""
 
     algorithm = "Adam"
     slots = ("m", "v")

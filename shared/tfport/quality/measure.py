@@ -11,8 +11,8 @@ How the images are divided, for any size of a data set:
 * Neighbours are looked up for every generated image among all training images, since all were there to be copied. The
   floor is that of the test images.
 * The classifier learns from all training images, those of the floor among them. A generated image is in the position of
-  a test image there, a floor image is not: confidence is given for the test images too, and the Fréchet floor is about a tenth higher than
-  images that it has not learnt would have it.
+  a test image there, a floor image is not. So confidence is given for the test images too; and the Fréchet floor is
+  about a tenth higher than that of training images which the classifier has not seen.
 """
 
 from __future__ import annotations
