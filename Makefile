@@ -1,15 +1,19 @@
 # make demo   sets up .venv once, trains vanilla_gan in four paradigms, proves them equal, prints the report's path
 # make test   the tests           make lint   ruff and mypy
+# make test-torch  the tests that hold the ports against PyTorch itself, in an environment of their own
 # make prove  the long proofs, resumable; writes their tables into docs/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 STAMP := $(VENV)/.installed
+TORCH_VENV := .venv-torch
+TORCH_STAMP := $(TORCH_VENV)/.installed
+TORCH := torch==2.13.0
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint format prove clean install
+.PHONY: demo test test-torch lint format prove clean install
 
 install: $(STAMP)
 
@@ -24,7 +28,19 @@ demo: $(STAMP)
 	@$(BIN)/python -m tfport.demo --folder=$(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist=loadgroup
+
+# PyTorch first and by itself, so that nothing else chooses its build. From PyPI it brings CUDA along; without:
+# make test-torch TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+$(TORCH_STAMP): pyproject.toml constraints.txt
+	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	@echo "Installing PyTorch and the packages of constraints.txt into $(TORCH_VENV) (a few minutes, once)"
+	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test-torch: $(TORCH_STAMP)
+	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers/test_pytorch.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -39,5 +55,5 @@ prove: $(STAMP)
 	PYTHONPATH=.:shared $(BIN)/python tests/prove.py
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info shared/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) runs build *.egg-info shared/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
+from tf2_eager.gradient_tape.subject import Tensors
 from tf2_eager.gradient_tape.vanilla_gan import VanillaGan as TapeGan
+from tf2_eager.keras3 import layers as keras3_layers
 from tf2_eager.keras3 import vanilla_gan as keras3
-from tfport.models.spec import Dense, ModelSpec
+from tfport.models.spec import Layer, ModelSpec
 from tfport.subject import Array, Batch
 
 MISTAKES = (
@@ -30,7 +33,7 @@ MISTAKES = (
 
 def epsilon_1e_7(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
     """Adam with Keras's default epsilon in place of TF1's."""
-    optimizers = tuple((phase, dataclasses.replace(adam, epsilon=1e-7)) for phase, adam in spec.optimizers)
+    optimizers = tuple((name, dataclasses.replace(adam, epsilon=1e-7)) for name, adam in spec.optimizers)
     return TapeGan(dataclasses.replace(spec, optimizers=optimizers), precision, seed)
 
 
@@ -39,13 +42,13 @@ class _FrozenDiscriminator(keras3.VanillaGan):
 
     def build_models(self) -> None:
         super().build_models()
-        adam = keras3.adam(self.spec.optimizer("discriminator"))
+        adam = keras3_layers.adam(self.spec.optimizer("discriminator"))
         self.discriminator.compile(optimizer=adam, loss="binary_crossentropy", loss_weights=[2.0])
         self.discriminator.optimizer.build(self.discriminator.trainable_variables)
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         inputs, labels = self.phase_inputs(phase, batch)
-        return -float(self.compiled[phase].train_on_batch(inputs, labels))
+        return {self.spec.phase(phase).loss: -float(self.compiled[phase].train_on_batch(inputs, labels))}
 
 
 def frozen_discriminator(spec: ModelSpec, precision: str, seed: int) -> keras3.VanillaGan:
@@ -57,24 +60,28 @@ class _HalfSteps(TapeGan):
     """D takes a step on the real half of the batch and another on the fake half."""
 
     @tf.function
-    def half_step(self, which: str, x: Any, z: Any) -> Any:
+    def half_step(self, which: str, batch: Tensors) -> Any:
         with tf.GradientTape() as tape:
             if which == "real":
-                loss = tf.reduce_mean(tf.math.log(self.discriminate(x)[1]))
+                loss = tf.reduce_mean(tf.math.log(self.discriminate(batch["images"])[1]))
             else:
-                loss = tf.reduce_mean(tf.math.log(1 - self.discriminate(self.generate_images(z)[1])[1]))
+                fake = self.generate_images(batch["latent"])[1]
+                loss = tf.reduce_mean(tf.math.log(1 - self.discriminate(fake)[1]))
             objective = -loss
-        self.adams["discriminator"].apply(tape.gradient(objective, self.discriminator))
+        self.optimizer_by_name["discriminator"].apply(tape.gradient(objective, self.discriminator))
         return loss
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         if phase == "generator":
             return super().run_phase(phase, batch)
-        x, z = self.tensors(batch)
-        return float(self.half_step("real", x, z)) + float(self.half_step("fake", x, z))
+        tensors = self.tensors(batch)
+        return {"loss_D": float(self.half_step("real", tensors)) + float(self.half_step("fake", tensors))}
 
     def step(self, batch: Batch) -> dict[str, float]:
-        return {phase: self.run_phase(phase, batch) for phase in self.phases}
+        reports: dict[str, float] = {}
+        for phase in self.phases:
+            reports |= self.run_phase(phase, batch)
+        return reports
 
 
 def half_steps(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
@@ -86,9 +93,9 @@ class _NoBias(keras3.VanillaGan):
     """The generator's output layer without its bias."""
 
     def build_models(self) -> None:
-        original = keras3.dense
+        original = keras3_layers.dense
 
-        def dense(layer: Dense) -> Any:
+        def dense(layer: Layer) -> Any:
             made = original(layer)
             if (layer.name, layer.units) == ("output", self.spec.pixels):
                 made.use_bias = False
@@ -128,7 +135,7 @@ class _FrozenNoise(TapeGan):
             self.kept = batch["latent"]
         return {**batch, "latent": self.kept}
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         return super().run_phase(phase, self.with_kept_noise(batch))
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
@@ -147,12 +154,11 @@ class _Simultaneous(TapeGan):
     """Both gradients are taken before either network moves."""
 
     @tf.function
-    def step_function(self, x: Any, z: Any) -> tuple[Any, Any]:
-        loss_d, gradients_d = self.loss_and_gradients("discriminator", x, z)
-        loss_g, gradients_g = self.loss_and_gradients("generator", x, z)
-        self.adams["discriminator"].apply(gradients_d)
-        self.adams["generator"].apply(gradients_g)
-        return loss_d, loss_g
+    def step_function(self, batch: Tensors) -> dict[str, Any]:
+        computed = {phase: self.compute(phase, batch) for phase in self.phases}
+        for phase, each in computed.items():
+            self.apply(phase, each)
+        return {name: value for each in computed.values() for name, value in each.reports.items()}
 
 
 def simultaneous(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
@@ -163,13 +169,9 @@ def simultaneous(spec: ModelSpec, precision: str, seed: int) -> TapeGan:
 class _HalfReported(TapeGan):
     """Trains rightly and logs the mean over the joined batch, half of loss_D."""
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
-        loss = super().run_phase(phase, batch)
-        return loss / 2 if phase == "discriminator" else loss
-
-    def step(self, batch: Batch) -> dict[str, float]:
-        losses = super().step(batch)
-        return {**losses, "discriminator": losses["discriminator"] / 2}
+    def _told(self, reports: Mapping[str, Any]) -> dict[str, float]:
+        told = super()._told(reports)
+        return {name: value / 2 if name == "loss_D" else value for name, value in told.items()}
 
 
 def half_reported(spec: ModelSpec, precision: str, seed: int) -> TapeGan:

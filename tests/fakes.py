@@ -1,4 +1,8 @@
-"""vanilla_gan in plain numpy, cut down to a few units and quick, with switches that plant one fault each."""
+"""GANs in plain numpy, cut down to a few units and quick, with switches that plant one fault each.
+
+They stand for vanilla_gan, whose discriminator has one phase, and for leaky_gan, whose discriminator has two phases
+that share an optimizer and report accuracies.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,35 @@ from typing import Any
 import numpy as np
 
 from tfport import models, state
-from tfport.models.spec import Adam, Dense, ModelSpec, Network
+from tfport.models.spec import Adam, Dense, Input, ModelSpec, Network, Normal
 from tfport.state import State, iterations_name, slot_name
 from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
 
 BATCH = 5
+_NUMBERS = ("learning_rate", "beta_1", "beta_2", "epsilon")
 
 
-def small_spec() -> ModelSpec:
-    """vanilla_gan with 4 numbers of noise, 6 hidden units and images of 3 x 3."""
+def small_spec(model: str = "vanilla_gan") -> ModelSpec:
+    """The model with 4 numbers of noise, 6 hidden units and images of 3 x 3, sigmoids and relus throughout."""
+    drawn = Normal(0.5)
     networks = (
-        Network("generator", (Dense("hidden", 4, 6, "relu", 0.5), Dense("output", 6, 9, "sigmoid", 0.5))),
-        Network("discriminator", (Dense("hidden", 9, 6, "relu", 0.5), Dense("output", 6, 1, "sigmoid", 0.5))),
+        Network("generator", (Dense("hidden", 4, 6, "relu", drawn), Dense("output", 6, 9, "sigmoid", drawn))),
+        Network("discriminator", (Dense("hidden", 9, 6, "relu", drawn), Dense("output", 6, 1, "sigmoid", drawn))),
     )
-    return dataclasses.replace(models.get("vanilla_gan"), networks=networks, latent=4, image_size=3)
+    inputs = (Input("images", 9, "images"), Input("latent", 4, "normal"))
+    return dataclasses.replace(models.get(model), networks=networks, inputs=inputs, image_size=3)
+
+
+def used_optimizers(spec: ModelSpec) -> list[str]:
+    """The optimizers that some phase has, in the spec's order."""
+    return [name for name, _ in spec.optimizers if any(phase.optimizer == name for phase in spec.phases)]
 
 
 def initial_state(spec: ModelSpec, precision: str = "float32", seed: int = 0) -> State:
     """The state before the first step, drawn in float32."""
-    owned = {phase.name: list(spec.network(phase.network).variable_shapes()) for phase in spec.phases}
-    return state.fresh(spec.name, _drawn(spec, seed), owned).astype(precision)
+    held = {name: spec.held(name) for name in used_optimizers(spec)}
+    slots = {name: spec.optimizer(name).slots for name in held}
+    return state.fresh(spec.name, _drawn(spec, seed), held, slots).astype(precision)
 
 
 class FakeBatches:
@@ -44,7 +57,7 @@ class FakeBatches:
         random = np.random.default_rng((self.seed, step))
         return {
             "images": random.random((BATCH, self.spec.pixels), np.float32).astype(self.precision),
-            "latent": random.standard_normal((BATCH, self.spec.latent), np.float32).astype(self.precision),
+            "latent": random.standard_normal((BATCH, self.spec.width("latent")), np.float32).astype(self.precision),
         }
 
 
@@ -71,11 +84,12 @@ class Faults:
     no_gradient: tuple[str, ...] = ()
     """Variables whose gradient is not handed out."""
     unreported: tuple[str, ...] = ()
-    """Phases that `step` says nothing of."""
+    """Reports that `step` says nothing of."""
     reports: str | None = None
-    """How the reported loss is not the loss: "half", "negated", "running_mean", "nan" or "float32_scalar" (right)."""
+    """How what is reported is not so: "half", "negated", "running_mean", "nan" or "float32_scalar" (right) of the loss;
+    "by_phase", the loss under the phase's name; "misses", the share that is wrong in place of the accuracy."""
     extra_report: bool = False
-    """`step` reports a phase that nobody knows."""
+    """`step` reports what nobody knows."""
     nan_in: str | None = None
     """A precision in which one output is NaN."""
     float64_outputs: bool = False
@@ -101,26 +115,40 @@ class FakeSubject(Subject):
         self.initialise(seed)
 
     # --- Structure ----------------------------------------------------------------------------------------------------
-    def _owned(self, phase: str) -> list[str]:
-        shapes = self.spec.network(self.spec.phase(phase).network).variable_shapes()
-        return [name for name in shapes if name not in self.faults.lacks]
+    def _held(self, optimizer: str) -> list[str]:
+        return [name for name in self.spec.held(optimizer) if name not in self.faults.lacks]
+
+    def _optimizers(self) -> list[str]:
+        return used_optimizers(self.spec)
 
     def variables(self) -> tuple[VariableInfo, ...]:
-        owner = {name: phase for phase in self.phases for name in self._owned(phase)}
+        held = {name: self._held(name) for name in self._optimizers()}
         return tuple(
             dataclasses.replace(
-                VariableInfo(name, name, array.shape, array.dtype.name, True, owner.get(name)),
+                VariableInfo(
+                    name,
+                    name,
+                    array.shape,
+                    array.dtype.name,
+                    True,
+                    tuple(each for each, names in held.items() if name in names),
+                ),
                 **self.faults.variables.get(name, {}),
             )
             for name, array in self.arrays.items()
             if not name.startswith("optimizer/")
         )
 
-    def _adam(self, phase: str) -> Adam:
-        return dataclasses.replace(self.spec.optimizer(phase), **self.faults.hyperparameters)
+    def _adam(self, optimizer: str) -> Adam:
+        numbers: Any = self.spec.optimizer(optimizer)
+        found: Adam = dataclasses.replace(numbers, **self.faults.hyperparameters)
+        return found
 
     def optimizers(self) -> tuple[OptimizerInfo, ...]:
-        return tuple(OptimizerInfo(phase, "Adam", dataclasses.asdict(self._adam(phase))) for phase in self.phases)
+        return tuple(
+            OptimizerInfo(name, "Adam", {each: getattr(self._adam(name), each) for each in _NUMBERS})
+            for name in self._optimizers()
+        )
 
     # --- State --------------------------------------------------------------------------------------------------------
     def initialise(self, seed: int) -> None:
@@ -129,8 +157,9 @@ class FakeSubject(Subject):
             for name, array in _drawn(self.spec, (seed, self.salt)).items()
             if name not in self.faults.lacks
         }
-        owned = {phase: self._owned(phase) for phase in self.phases}
-        self.arrays = dict(state.fresh(self.spec.name, drawn, owned).astype(self.precision).arrays)
+        held = {name: self._held(name) for name in self._optimizers()}
+        slots = {name: self.spec.optimizer(name).slots for name in held}
+        self.arrays = dict(state.fresh(self.spec.name, drawn, held, slots).astype(self.precision).arrays)
 
     def state(self) -> State:
         return State(self.spec.name, {name: array.copy() for name, array in self.arrays.items()})
@@ -175,17 +204,21 @@ class FakeSubject(Subject):
             self.arrays[self.faults.dirty_forward] += 1
         return found
 
-    def generate(self, latent: Array) -> Array:
-        return self._network("generator", latent)[1]
+    def generate(self, inputs: Batch) -> Array:
+        return self._network("generator", inputs["latent"])[1]
 
     def _gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
-        """Backpropagation by hand of the negated loss."""
+        """Backpropagation by hand of the loss as it is minimised."""
         found = self._outputs(batch)
         real, fake = found["discriminator/output/real"], found["discriminator/output/fake"]
         images = found["generator/output"]
+        left, _ = self._backward("discriminator", batch["images"], found["discriminator/hidden/real"], real - 1)
+        right, _ = self._backward("discriminator", images, found["discriminator/hidden/fake"], fake)
+        if phase == "discriminator_real":
+            return left
+        if phase == "discriminator_fake":
+            return right
         if phase == "discriminator":
-            left, _ = self._backward("discriminator", batch["images"], found["discriminator/hidden/real"], real - 1)
-            right, _ = self._backward("discriminator", images, found["discriminator/hidden/fake"], fake)
             return {name: left[name] + right[name] for name in left}
         _, slope = self._backward("discriminator", images, found["discriminator/hidden/fake"], fake - 1)
         return self._backward(
@@ -217,15 +250,16 @@ class FakeSubject(Subject):
 
     def _apply(self, phase: str, gradients: Mapping[str, Array]) -> None:
         """Adam as TF1 has it, all in the run's precision."""
-        adam, kind = self._adam(phase), np.dtype(self.precision).type
-        count = iterations_name(phase)
+        optimizer = self.spec.phase(phase).optimizer
+        adam, kind = self._adam(optimizer), np.dtype(self.precision).type
+        count = iterations_name(optimizer)
         more = 2 if self.faults.miscount_in == self.precision else 1
         step = int(self.arrays[count]) + 1
         self.arrays[count] = np.array(self.arrays[count] + more, np.int64)
         epsilon = adam.epsilon if self.faults.hidden_epsilon is None else self.faults.hidden_epsilon
         rate = kind(adam.learning_rate * np.sqrt(1 - adam.beta_2**step) / (1 - adam.beta_1**step))
         for name, gradient in gradients.items():
-            m, v = (self.arrays[slot_name(phase, slot, name)] for slot in ("m", "v"))
+            m, v = (self.arrays[slot_name(optimizer, slot, name)] for slot in ("m", "v"))
             m += (gradient - m) * kind(1 - adam.beta_1)
             v += (gradient * gradient - v) * kind(1 - adam.beta_2)
             if name not in self.faults.frozen:
@@ -233,37 +267,50 @@ class FakeSubject(Subject):
         for name in self.faults.leak:
             self.arrays[name] *= kind(0.99)
 
-    def _loss(self, phase: str, batch: Batch) -> Any:
-        found = self._outputs(batch)
+    def _reports(self, phase: str, batch: Batch) -> dict[str, Any]:
+        about, found = self.spec.phase(phase), self._outputs(batch)
         real, fake = found["discriminator/output/real"], found["discriminator/output/fake"]
-        terms = np.log(fake) if phase == "generator" else np.log(real) + np.log(1 - fake)
-        loss = float(terms.mean())
+        on_real, on_fake = np.log(real), np.log(1 - fake)
+        terms: Array = {
+            "discriminator": on_real + on_fake,
+            "discriminator_real": on_real,
+            "discriminator_fake": on_fake,
+            "generator": np.log(fake),
+        }[phase]
+        loss = float(terms.mean()) * (1 if about.sense == "maximised" else -1)
         past = self.reported.setdefault(phase, [])
         past.append(loss)
-        told = {
+        told: dict[str | None, Any] = {
             "half": loss / 2,
             "negated": -loss,
             "running_mean": float(np.mean(past)),
             "nan": float("nan"),
             "float32_scalar": np.float32(loss),
         }
-        return told[self.faults.reports] if self.faults.reports else loss
+        reports = {phase if self.faults.reports == "by_phase" else about.loss: told.get(self.faults.reports, loss)}
+        if about.accuracy is not None:
+            hits = float(np.mean(real > 0.5) if phase == "discriminator_real" else np.mean(fake <= 0.5))
+            reports[about.accuracy] = 1 - hits if self.faults.reports == "misses" else hits
+        return reports
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
-        loss: float = self._loss(phase, batch)
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        reports = self._reports(phase, batch)
         self._apply(phase, self._gradients(phase, batch))
-        return loss
+        return reports
 
     def step(self, batch: Batch) -> dict[str, float]:
+        reports: dict[str, float] = {}
         if self.faults.simultaneous:
-            losses = {phase: self._loss(phase, batch) for phase in self.phases}
             gradients = {phase: self._gradients(phase, batch) for phase in self.phases}
+            for phase in self.phases:
+                reports |= self._reports(phase, batch)
             for phase in self.phases:
                 self._apply(phase, gradients[phase])
         else:
-            losses = {phase: self.run_phase(phase, batch) for phase in self.phases}
-        extra = {"critic": 0.0} if self.faults.extra_report else {}
-        return {phase: loss for phase, loss in losses.items() if phase not in self.faults.unreported} | extra
+            for phase in self.phases:
+                reports |= self.run_phase(phase, batch)
+        extra = {"loss_C": 0.0} if self.faults.extra_report else {}
+        return {name: value for name, value in reports.items() if name not in self.faults.unreported} | extra
 
     # --- Checkpoint ---------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
@@ -275,16 +322,34 @@ class FakeSubject(Subject):
 
 def _drawn(spec: ModelSpec, seed: Any) -> dict[str, Array]:
     random = np.random.default_rng(seed)
-    return {
-        name: random.standard_normal(shape, np.float32) * np.float32(spec.kernel_stddev(name))
-        for name, shape in spec.variable_shapes().items()
-    }
+    drawn: dict[str, Array] = {}
+    for name, each in spec.variables().items():
+        stddev = each.initialiser.stddev if isinstance(each.initialiser, Normal) else 0.0
+        drawn[name] = random.standard_normal(each.shape, np.float32) * np.float32(stddev)
+    return drawn
 
 
 # --- Factories for `module:function`; each gives the small model whatever spec is asked for ---------------------------
 def plain(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
     """Nothing wrong."""
     return FakeSubject(small_spec(), precision, seed)
+
+
+def halved(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Nothing wrong, and a discriminator that takes half steps."""
+    return FakeSubject(small_spec("leaky_gan"), precision, seed)
+
+
+class _Shared(FakeSubject):
+    def variables(self) -> tuple[VariableInfo, ...]:
+        first, second, *rest = super().variables()
+        both = dataclasses.replace(first, optimizers=("generator", "information"))
+        return (both, dataclasses.replace(second, trainable=False, optimizers=()), *rest)
+
+
+def shared(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:
+    """Tells of a variable that two optimizers hold and of one that none does."""
+    return _Shared(small_spec(), precision, seed)
 
 
 def scalars(spec: ModelSpec, precision: str, seed: int) -> FakeSubject:

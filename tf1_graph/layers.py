@@ -108,7 +108,8 @@ def adam(numbers: Optimizer, precision: str, name: str) -> Any:
     def corrected_epsilon() -> Any:
         """PyTorch adds epsilon after the bias correction of sqrt(v): here it shrinks with that correction."""
         _, beta_2_power = optimizer._get_beta_accumulators()
-        return epsilon * tf.sqrt(1 - beta_2_power)
+        with tf.control_dependencies(None):  # it can be read without what the train op waits for
+            return epsilon * tf.sqrt(1 - beta_2_power)
 
     given = corrected_epsilon if numbers.epsilon_after_correction else epsilon
     optimizer = tf.train.AdamOptimizer(rate, beta_1, beta_2, given, name=name)

@@ -270,7 +270,7 @@ class GraphSubject(Subject):
 
 
 def _apply_ops(train: Any) -> list[Any]:
-    """The optimizer ops that a train op runs, found by walking its control inputs; in order of creation."""
+    """The optimizer ops that a train op runs, found by walking back to them; in order of creation."""
     found, seen, pending = [], set(), [train]
     while pending:
         op = pending.pop()
@@ -279,6 +279,6 @@ def _apply_ops(train: Any) -> list[Any]:
         seen.add(op)
         if op.type in _RULES:
             found.append(op)
-        else:
-            pending += op.control_inputs
+        else:  # inputs too: a global step is counted by an op whose operand waits for the optimizer's
+            pending += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
     return sorted(found, key=lambda op: op._id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,31 @@ PARADIGMS: dict[str, Paradigm] = {
     )
 }
 
+
+@dataclass(frozen=True)
+class Extra:
+    """A paradigm that needs more than the project's own dependencies, and has some models only."""
+
+    paradigm: Paradigm
+    needs: str
+    """The module that must be there."""
+    remedy: str
+    families: tuple[str, ...]
+
+
+EXTRAS: dict[str, Extra] = {
+    each.paradigm.name: each
+    for each in (
+        Extra(
+            Paradigm("torch", "tfport.peers.pytorch"),
+            "torch",
+            "pip install torch==2.13.0, or install tfport[torch]",
+            ("torch_gan",),
+        ),
+    )
+}
+"""Originals that the ports can be held against; no default names them."""
+
 PRECISIONS: tuple[str, ...] = ("float32", "float64")
 
 
@@ -43,7 +69,7 @@ def check_precision(precision: str) -> None:
 
 
 def check(name: str) -> None:
-    """Raises UserError unless `name` is a paradigm, or is written like a factory, `module:function`."""
+    """Raises UserError unless `name` is a paradigm that can run, or is written like a factory, `module:function`."""
     if ":" not in name:
         get(name)
 
@@ -52,18 +78,24 @@ def get(name: str) -> Paradigm:
     """The paradigm of that name.
 
     Raises:
-      UserError: no such paradigm; the message lists the valid names, nearest first.
+      UserError: no such paradigm; the message lists the valid names, nearest first. Or an extra whose package is not
+        installed; the message says how to get it.
     """
-    if name not in PARADIGMS:
-        raise unknown("paradigm", name, PARADIGMS)
-    return PARADIGMS[name]
+    if name in PARADIGMS:
+        return PARADIGMS[name]
+    if name not in EXTRAS:
+        raise unknown("paradigm", name, [*PARADIGMS, *EXTRAS])
+    extra = EXTRAS[name]
+    if importlib.util.find_spec(extra.needs) is None:
+        raise UserError(f"the paradigm {name} needs the package {extra.needs}, which is not installed: {extra.remedy}.")
+    return extra.paradigm
 
 
 def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int = 0) -> Subject:
     """Builds `spec` in a paradigm, in this process, with the paradigm's own initialisers.
 
     Args:
-      paradigm: a name from PARADIGMS, or `module:function` for a factory (spec, precision, seed) -> Subject.
+      paradigm: a name from PARADIGMS or EXTRAS, or `module:function` for a factory (spec, precision, seed) -> Subject.
       spec: the model's facts.
       precision: "float32" or "float64"; a process builds Keras models in one of them only.
       seed: seeds the paradigm's own initialisers.
@@ -75,6 +107,9 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
     if ":" in paradigm:
         return _from_factory(paradigm, spec, precision, seed)
     package = get(paradigm).package
+    if paradigm in EXTRAS and spec.family not in EXTRAS[paradigm].families:
+        has = ", ".join(EXTRAS[paradigm].families)
+        raise UserError(f"{spec.name} has no implementation in {paradigm}, which has these models: {has}.")
     try:
         module = importlib.import_module(f"{package}.{spec.family}")
     except ModuleNotFoundError as error:

@@ -76,9 +76,12 @@ def test_tensorflow_multiplies_up_the_same_powers_through_underflow(paradigm: st
 
     spec = models.get("vanilla_gan")
     subject = paradigms.build(paradigm, spec)
-    batch = {"images": np.zeros((2, spec.pixels), np.float32), "latent": np.zeros((2, spec.latent), np.float32)}
+    batch = {
+        "images": np.zeros((2, spec.pixels), np.float32),
+        "latent": np.zeros((2, spec.width("latent")), np.float32),
+    }
     arrays = dict(initial_state(spec, 0, "float32").arrays)
-    counters = [iterations_name(phase) for phase in subject.phases]
+    counters = [iterations_name(optimizer) for optimizer, _ in spec.optimizers]
     found = []
     for name in counters:
         arrays[name] = np.array(87_290, np.int64)

@@ -63,7 +63,7 @@ def test_every_paradigm_is_filed_under_its_name() -> None:
         (
             "keras_3",
             r"^unknown paradigm 'keras_3'\. Did you mean .*keras3.*\? Valid: gradient_tape, keras2, keras3, "
-            r"tf1_graph\.$",
+            r"tf1_graph, torch\.$",
         ),
         ("", r"^unknown paradigm ''\."),
         ("os", r"^unknown paradigm 'os'\."),
@@ -100,7 +100,22 @@ def test_a_model_without_implementation_is_refused_by_name() -> None:
     with pytest.raises(
         UserError, match=r"^wasserstein has no implementation in tf1_graph \(no module tf1_graph\.wasserstein\)"
     ):
-        paradigms.build("tf1_graph", dataclasses.replace(SPEC, name="wasserstein"))
+        paradigms.build("tf1_graph", dataclasses.replace(SPEC, name="wasserstein", family="wasserstein"))
+
+
+def test_variants_are_built_by_the_module_of_their_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "paradigm_of_families"
+    package.mkdir()
+    (package / "leaky_gan.py").write_text(
+        "from fakes import halved\n\n\ndef build(spec, precision, seed):\n"
+        "    made = halved(spec, precision, seed)\n    made.asked = spec.name\n    return made\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(PARADIGMS, "families", Paradigm("families", package.name))
+    for name in ("leaky_gan", "leaky_gan_slope02", "leaky_gan_shallow"):
+        assert vars(paradigms.build("families", models.get(name)))["asked"] == name
+    with pytest.raises(UserError, match=r"^torch_gan_l2 has no implementation in families \(no module .*\.torch_gan\)"):
+        paradigms.build("families", models.get("torch_gan_l2"))
 
 
 def test_an_implementation_that_misses_a_dependency_says_so_itself(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import BATCH, FakeBatches, initial_state, plain, small_spec
+from fakes import BATCH, FakeBatches, halved, initial_state, plain, shared, small_spec
 from tfport import models, paradigms, randomness, remote
 from tfport.errors import CheckpointError, UserError
 from tfport.remote import RemoteSubject, decode_spec, encode_spec
@@ -43,13 +44,18 @@ def same_contract(here: Subject, there: Subject, batches: list[Batch], folder: P
     same(here.state().arrays, there.state().arrays)
     for training in (True, False):
         same(here.forward(batches[0], training), there.forward(batches[0], training))
-    latent = batches[0]["latent"]
-    same({"images": here.generate(latent)}, {"images": there.generate(latent)})
+    inputs = {name: batches[0][name] for name in here.spec.samples.inputs}
+    same({"images": here.generate(inputs)}, {"images": there.generate(inputs)})
     for phase in here.phases:
         same(here.gradients(phase, batches[0]), there.gradients(phase, batches[0]))
-    assert here.run_phase("generator", batches[0]) == there.run_phase("generator", batches[0])
+    for phase in here.phases:
+        reported = here.run_phase(phase, batches[0])
+        assert list(reported) == list(here.spec.phase(phase).reports)
+        assert list(there.run_phase(phase, batches[0]).items()) == list(reported.items())
     for batch in batches:
-        assert here.step(batch) == there.step(batch)
+        reported = here.step(batch)
+        assert list(reported) == list(here.spec.reports)
+        assert list(there.step(batch).items()) == list(reported.items())
     same(here.state().arrays, there.state().arrays)
 
     saved = here.state()
@@ -72,7 +78,7 @@ def test_gradient_tape_in_another_process_is_gradient_tape_here(tmp_path: Path) 
     batches: list[Batch] = [
         {
             "images": random.random((8, SPEC.pixels), np.float32),
-            "latent": randomness.normal(0, "latent", step, (8, SPEC.latent)),
+            "latent": randomness.normal(0, "latent", step, (8, SPEC.width("latent"))),
         }
         for step in range(2)
     ]
@@ -97,6 +103,25 @@ def test_a_fake_in_another_process_is_the_fake_here(precision: str, tmp_path: Pa
         there.close()
 
 
+def test_half_steps_in_another_process_report_all_they_report_here(tmp_path: Path) -> None:
+    spec = small_spec("leaky_gan")
+    batches = FakeBatches(spec)
+    there = RemoteSubject("fakes:halved", spec, seed=2)
+    try:
+        same_contract(halved(SPEC, "float32", 2), there, [batches[0], batches[1]], tmp_path)
+    finally:
+        there.close()
+
+
+def test_the_optimizers_of_a_variable_come_over_as_they_are() -> None:
+    there = RemoteSubject("fakes:shared", small_spec())
+    try:
+        assert there.variables() == shared(SPEC, "float32", 0).variables()
+        assert [len(each.optimizers) for each in there.variables()] == [2, 0, 1, 1, 1, 1, 1, 1]
+    finally:
+        there.close()
+
+
 @pytest.fixture(scope="module")
 def child() -> Iterator[RemoteSubject]:
     found = RemoteSubject("fakes:plain", small_spec())
@@ -112,7 +137,7 @@ def test_what_is_not_finite_comes_over_as_it_is(child: RemoteSubject) -> None:
     assert found["generator/output/bias"].tobytes() == sent["generator/output/bias"].tobytes()
     assert found["optimizer/generator/iterations"].shape == ()
     assert all(math.isnan(loss) for loss in child.step(BATCHES[0]).values())
-    assert math.isnan(child.run_phase("generator", BATCHES[0]))
+    assert all(math.isnan(loss) for loss in child.run_phase("generator", BATCHES[0]).values())
 
 
 @pytest.mark.parametrize("how", ["missing", "unknown", "shape"])
@@ -136,7 +161,9 @@ def test_losses_as_numpy_scalars_come_over() -> None:
     try:
         reported = there.step(BATCHES[0])
         assert all(type(loss) is float for loss in reported.values())
-        assert type(there.run_phase("generator", BATCHES[0])) is float
+        assert list(reported) == ["loss_D", "loss_G"]
+        (loss,) = there.run_phase("generator", BATCHES[0]).values()
+        assert type(loss) is float
     finally:
         there.close()
 
@@ -183,7 +210,7 @@ def test_a_child_that_was_killed_is_told() -> None:
     there._process.kill()
     there._process.wait()
     with pytest.raises(UserError, match="the process of fakes:plain ended unasked: no message"):
-        there.generate(BATCHES[0]["latent"])
+        there.generate({"latent": BATCHES[0]["latent"]})
     there.close()
 
 
@@ -236,11 +263,14 @@ def test_an_environment_is_given_to_the_child_alone(monkeypatch: pytest.MonkeyPa
     assert "TFPORT_TEST_MORE" not in os.environ
 
 
-def test_a_spec_that_a_command_line_can_make_survives_the_way() -> None:
-    adam = dataclasses.replace(SPEC.optimizer("generator"), learning_rate=1e-3)
+@pytest.mark.parametrize("model", models.MODELS)
+def test_a_spec_that_a_command_line_can_make_survives_the_way(model: str) -> None:
+    spec = models.get(model)
+    name, numbers = spec.optimizers[-1]
     changed = dataclasses.replace(
-        SPEC,
-        batching=dataclasses.replace(SPEC.batching, batch_size=7),
-        optimizers=(SPEC.optimizers[0], ("generator", adam)),
+        spec,
+        batching=dataclasses.replace(spec.batching, batch_size=7),
+        optimizers=(*spec.optimizers[:-1], (name, dataclasses.replace(numbers, learning_rate=3e-3))),
     )
-    assert decode_spec(encode_spec(changed)) == changed != SPEC
+    assert decode_spec(json.loads(json.dumps(encode_spec(changed)))) == changed != spec
+    assert decode_spec(json.loads(json.dumps(encode_spec(spec)))) == spec

@@ -164,7 +164,8 @@ def test_astype_leaves_counters_whole() -> None:
 
 def test_fresh_has_zero_slots_and_counters() -> None:
     weights = {"d/kernel": np.ones((2, 3), np.float32), "g/kernel": np.ones(4, np.float32)}
-    found = state.fresh("vanilla_gan", weights, {"discriminator": ["d/kernel"], "generator": ["g/kernel"]}).arrays
+    held = {"discriminator": ["d/kernel"], "generator": ["g/kernel"]}
+    found = state.fresh("vanilla_gan", weights, held, dict.fromkeys(held, ("m", "v"))).arrays
     assert sorted(found.keys() - weights.keys()) == [
         "optimizer/discriminator/iterations",
         "optimizer/discriminator/m/d/kernel",
@@ -175,4 +176,20 @@ def test_fresh_has_zero_slots_and_counters() -> None:
     ]
     assert all(not found[name].any() for name in found.keys() - weights.keys())
     assert found["optimizer/generator/m/g/kernel"].dtype == np.float32
+    assert found["optimizer/generator/m/g/kernel"].shape == (4,)
     assert found["optimizer/generator/iterations"].dtype == np.int64
+
+
+def test_fresh_gives_each_optimizer_its_own_slots_and_two_that_share_a_variable_one_each() -> None:
+    weights = {"e/kernel": np.ones(3, np.float32), "e/moving_mean": np.zeros(3, np.float32)}
+    held = {"one": ["e/kernel"], "other": ["e/kernel"], "idle": []}
+    found = state.fresh("vae", weights, held, {"one": ("rms",), "other": ("m", "v"), "idle": ("m", "v")}).arrays
+    assert sorted(found.keys() - weights.keys()) == [
+        "optimizer/idle/iterations",
+        "optimizer/one/iterations",
+        "optimizer/one/rms/e/kernel",
+        "optimizer/other/iterations",
+        "optimizer/other/m/e/kernel",
+        "optimizer/other/v/e/kernel",
+    ]
+    assert list(found)[:2] == list(weights)

@@ -55,6 +55,7 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
         created = {variable.name.removesuffix(":0"): variable for variable in self.variables_created()}
         self._by_name = {name: created[name] for name in spec.variable_shapes() if name in created}
         self._names = {variable.ref(): name for name, variable in self._by_name.items()}
+        self._traced: set[tuple[Any, ...]] = set()
 
     @abc.abstractmethod
     def build_model(self) -> None:
@@ -98,6 +99,27 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
         for norm, mean, variance in computed.statistics:
             norm.update(mean, variance)
 
+    def traced(self, function: Any, *arguments: Any) -> Any:
+        """Calls a tf.function that was first traced for batches of any size, as TF1's placeholders take them.
+
+        Traced for one size, it would hold that size as a constant, and divide by it by way of its reciprocal.
+        """
+        kept = (
+            function.python_function.__name__,
+            *(tuple(each) if isinstance(each, Mapping) else each for each in arguments),
+        )
+        if kept not in self._traced:
+            self._traced.add(kept)
+            function.get_concrete_function(
+                *(
+                    {name: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for name, value in each.items()}
+                    if isinstance(each, Mapping)
+                    else each
+                    for each in arguments
+                )
+            )
+        return function(*arguments)
+
     @tf.function
     def gradients_function(self, phase: str, batch: Tensors) -> list[Any]:
         """Gradients alone, with nothing updated."""
@@ -133,11 +155,11 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
     # --- Training step ------------------------------------------------------------------------------------------------
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """One phase; what it reports is from before the update."""
-        return self._told(self.phase_function(phase, self.tensors(batch)))
+        return self._told(self.traced(self.phase_function, phase, self.tensors(batch)))
 
     def step(self, batch: Batch) -> dict[str, float]:
         """All phases in one tf.function."""
-        return self._told(self.step_function(self.tensors(batch)))
+        return self._told(self.traced(self.step_function, self.tensors(batch)))
 
     def _told(self, reports: Mapping[str, Any]) -> dict[str, float]:
         """Reports as floats, in the spec's order: a tf.function sorts a dict's keys."""
@@ -206,17 +228,17 @@ class TapeSubject(tf.Module, Subject):  # type: ignore[misc]
     # --- Computation --------------------------------------------------------------------------------------------------
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         """Every named output, in the order of computation."""
-        values = self.forward_function(self.tensors(batch), training)
+        values = self.traced(self.forward_function, self.tensors(batch), training)
         return {name: value.numpy() for name, value in zip(self.output_names, values, strict=True)}
 
     def generate(self, inputs: Batch) -> Array:
         """Images [B, pixels]."""
-        images: Array = self.generate_function(self.tensors(inputs)).numpy()
+        images: Array = self.traced(self.generate_function, self.tensors(inputs)).numpy()
         return images
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         """Gradients by the same function that the phase's update calls."""
-        values = self.gradients_function(phase, self.tensors(batch))
+        values = self.traced(self.gradients_function, phase, self.tensors(batch))
         held = self.optimizer_by_name[self.spec.phase(phase).optimizer].held
         return {
             self._names[variable.ref()]: value.numpy()

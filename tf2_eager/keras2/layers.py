@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfport.models.spec import (
@@ -20,6 +21,7 @@ from tfport.models.spec import (
     RMSProp,
     Uniform,
 )
+from tfport.subject import CORRECTED
 
 
 # --- Layers -----------------------------------------------------------------------------------------------------------
@@ -66,10 +68,27 @@ def conv(layer: Layer) -> Any:
     )
 
 
+class UnbiasedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """PyTorch's: normalises by the batch's biased variance, and feeds the unbiased one to its moving variance."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Normalises [B, ..., channels] by the batch's moments in training, else by the moving statistics."""
+        if not training:
+            mean, variance = self.moving_mean, self.moving_variance
+        else:
+            mean, variance = tf.nn.moments(inputs, list(range(inputs.shape.rank - 1)))
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], inputs.dtype)
+            unbiased = variance * (count / (count - 1))
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+                moving.assign(moving - (moving - value) * (1 - self.momentum))
+        return tf.nn.batch_normalization(inputs, mean, variance, self.beta, self.gamma, self.epsilon)
+
+
 def batch_norm(layer: Layer) -> Any:
     """Unfused batch normalisation: Keras 2's fused kernel has no float64 and stores an unbiased moving variance."""
     assert isinstance(layer, BatchNorm)
-    return keras.layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon, fused=False, name=layer.name)
+    kind = UnbiasedBatchNormalization if layer.unbiased else keras.layers.BatchNormalization
+    return kind(momentum=layer.momentum, epsilon=layer.epsilon, fused=False, name=layer.name)
 
 
 def leaky_relu(layer: Layer) -> Any:
@@ -77,15 +96,41 @@ def leaky_relu(layer: Layer) -> Any:
     return keras.layers.LeakyReLU(alpha=layer.slope, name=f"{layer.name}{ACTIVATION}")
 
 
+def activation(layer: Layer) -> Any:
+    """The activation that follows `layer` as a layer of its own; its output is that layer's, as others name it."""
+    assert isinstance(layer, BatchNorm)
+    return keras.layers.Activation(layer.activation, name=f"{layer.name}{ACTIVATION}")
+
+
 ACTIVATION = "_activation"
 """What the name of a layer's activation ends in."""
 
 
 # --- Optimizers -------------------------------------------------------------------------------------------------------
+class CorrectedAdam(keras.optimizers.Adam):  # type: ignore[misc]
+    """PyTorch's Adam: epsilon is added to sqrt(v) after its bias correction, where Keras adds it before."""
+
+    algorithm_suffix = CORRECTED
+
+    def update_step(self, gradient: Any, variable: Any) -> None:
+        """Moves one variable against its gradient."""
+        rate, beta_1, beta_2, epsilon, count = (
+            tf.cast(number, variable.dtype)
+            for number in (self.learning_rate, self.beta_1, self.beta_2, self.epsilon, self.iterations + 1)
+        )
+        position = self._index_dict[self._var_key(variable)]
+        m, v = self._momentums[position], self._velocities[position]
+        m.assign(m + (gradient - m) * (1 - beta_1))
+        v.assign(v + (tf.square(gradient) - v) * (1 - beta_2))
+        corrected = tf.sqrt(v / (1 - tf.pow(beta_2, count)))
+        variable.assign(variable - rate / (1 - tf.pow(beta_1, count)) * m / (corrected + epsilon))
+
+
 def adam(numbers: Optimizer) -> Any:
     """Keras's Adam with every number given: its own defaults are another rate and epsilon 1e-7."""
     assert isinstance(numbers, Adam)
-    return keras.optimizers.Adam(
+    kind = CorrectedAdam if numbers.epsilon_after_correction else keras.optimizers.Adam
+    return kind(
         learning_rate=numbers.learning_rate,
         beta_1=numbers.beta_1,
         beta_2=numbers.beta_2,

@@ -194,6 +194,8 @@ class KerasSubject(Subject):
         inputs, labels = self.phase_inputs(phase, batch)
         reported = np.atleast_1d(self.compiled[phase].train_on_batch(inputs, labels))
         about = self.spec.phase(phase)
+        if len(getattr(self.compiled[phase], "outputs", None) or ()) > 1:
+            reported = reported[:1]  # the total; the losses it is made of follow it
         values = dict(zip(about.reports, map(float, reported), strict=True))
         if about.sense == "maximised":
             values[about.loss] = -values[about.loss]

@@ -1,7 +1,8 @@
 """Proves paradigms equal, rung by rung, or finds the first divergence. The first paradigm is the legacy side.
 
-Example:
+Examples:
   tfport compare --model=vanilla_gan --paradigms=tf1_graph,gradient_tape,keras2,keras3 --steps=200 --html=report.html
+  tfport compare --model=all --html=matrix.html
 
 Exit codes: 0 every pair is equal; 1 one is different or not comparable; 2 bad input.
 """
@@ -10,21 +11,25 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfport.cli import app, common
+from tfport.cli.outputs import output_file
 from tfport.errors import UserError
 from tfport.files import explained
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from tfport.equivalence.compare import Request
+    from tfport.equivalence.result import Report
     from tfport.training.side_by_side import SideBySide
 
 FLAGS = flags.FLAGS
+ALL = "all"
 flags.adopt_module_key_flags(common)
 
 flags.DEFINE_list(
@@ -39,21 +44,6 @@ flags.DEFINE_list(
 flags.DEFINE_string("html", None, "File to write the report to as one self-contained page.")
 
 
-def _output(name: str) -> Path | None:
-    """The file of an output flag; refuses a folder and a place that cannot be."""
-    value: str | None = FLAGS[name].value
-    if value is None:
-        return None
-    path = Path(value)
-    if not value or path.is_dir():
-        raise UserError(f"--{name}={value} names no file; expected the name of a file to write.")
-    if not path.absolute().parent.exists():
-        raise UserError(f"--{name}={value}: the folder {path.parent} does not exist; make it first.")
-    with explained(path), tempfile.TemporaryFile(dir=path.absolute().parent):
-        pass  # a place that cannot be written is refused now and not after the work
-    return path
-
-
 def _runs(request: Request) -> SideBySide | None:
     """The training runs that --run_dirs names; None when it names none."""
     if not FLAGS.run_dirs:
@@ -63,32 +53,32 @@ def _runs(request: Request) -> SideBySide | None:
     return side_by_side.read([Path(path) for path in FLAGS.run_dirs], request.model, request.paradigms)
 
 
-def main() -> int:
-    """Compares as the flags say; returns the exit code."""
-    from tfport.equivalence.compare import Request, compare
-    from tfport.files import write_json
+def _request(model: str) -> Request:
+    """The comparison that the flags ask for, of one model."""
+    from tfport import models
+    from tfport.equivalence.compare import Request, default_steps
 
-    json_path, html_path = _output("json"), _output("html")
-    if json_path is not None and json_path == html_path:
-        raise UserError(f"--json and --html both name {json_path}; give each a file of its own.")
-    request = Request(
-        model=FLAGS.model,
+    return Request(
+        model=model,
         paradigms=tuple(FLAGS.paradigms),
-        steps=200 if FLAGS.steps is None else FLAGS.steps,
+        steps=default_steps(models.get(model)) if FLAGS.steps is None else FLAGS.steps,
         precision=FLAGS.precision,
         seed=FLAGS.seed,
         dataset=FLAGS.dataset,
         data_dir=FLAGS.data_dir,
         batch_size=FLAGS.batch_size,
     ).check()
-    runs = _runs(request)
-    report, samples = compare(request, shlex.join(["tfport", "compare", *app.words]))
 
+
+def _compared(request: Request, runs: SideBySide | None = None) -> tuple[Report, dict[str, Image]]:
+    """The report of one model, and each side's picture for its page."""
     from tfport import data
     from tfport.data.samples import sample_inputs
+    from tfport.equivalence.compare import compare
     from tfport.report import samples as pictures
     from tfport.report import terminal
 
+    report, samples = compare(request, shlex.join(["tfport", "compare", *_words(request.model)]))
     spec = request.spec()
     inputs = sample_inputs(spec, request.seed, data.load(request.dataset, request.data_dir), request.precision)
     grids = {name: pictures.picture(spec, inputs, images) for name, images in samples.items()}
@@ -99,6 +89,56 @@ def main() -> int:
         report = dataclasses.replace(report, curves=runs.curves, curve_steps=runs.steps, curve_origin=origin)
         grids = runs.samples
     terminal.print_report(report)
+    return report, grids
+
+
+def _words(model: str) -> list[str]:
+    """The arguments as they were given, for one model where all were asked for."""
+    return [f"--model={model}" if word.lstrip("-") == f"model={ALL}" else word for word in app.words]
+
+
+def _all(json_path: Path | None, html_path: Path | None) -> int:
+    """Compares every model; writes one page with a table that leads to a page a model."""
+    from tfport import models
+    from tfport.files import write_json
+    from tfport.report import html, terminal
+
+    if FLAGS.run_dirs:
+        raise UserError(f"--run_dirs are runs of one model; with --model={ALL} leave them out.")
+    requests = [_request(model) for model in models.MODELS]
+    folder = html_path.with_name(f"{html_path.stem}-models") if html_path else None
+    if folder is not None:
+        with explained(folder):
+            folder.mkdir(exist_ok=True)
+    reports: list[Report] = []
+    for number, request in enumerate(requests, 1):
+        print(f"\n[{number}/{len(requests)}] {request.model}", flush=True)
+        report, grids = _compared(request)
+        reports.append(report)
+        if folder is not None:
+            html.write_html(folder / f"{request.model}.html", report, grids)
+    terminal.print_matrix(reports)
+    if json_path is not None:
+        write_json(json_path, {"schema": 1, "reports": [report.as_json() for report in reports]})
+        print(f"JSON: {json_path}")
+    if html_path is not None and folder is not None:
+        pages = {report.model: f"{folder.name}/{report.model}.html" for report in reports}
+        html.write_matrix(html_path, reports, pages, shlex.join(["tfport", "compare", *app.words]))
+        print(f"Report: {html_path}")
+    return 0 if all(report.equal for report in reports) else 1
+
+
+def main() -> int:
+    """Compares as the flags say; returns the exit code."""
+    from tfport.files import write_json
+
+    json_path, html_path = output_file("json"), output_file("html")
+    if json_path is not None and json_path == html_path:
+        raise UserError(f"--json and --html both name {json_path}; give each a file of its own.")
+    if FLAGS.model == ALL:
+        return _all(json_path, html_path)
+    request = _request(FLAGS.model)
+    report, grids = _compared(request, _runs(request))
     if json_path is not None:
         write_json(json_path, report.as_json())
         print(f"JSON: {json_path}")

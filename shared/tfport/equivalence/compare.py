@@ -24,7 +24,7 @@ from tfport.equivalence.result import Report, RungResult, Verdict
 from tfport.equivalence.verdicts import judge, needs_float64, tolerances
 from tfport.errors import UserError, whole
 from tfport.initial import initial_state
-from tfport.models.spec import ModelSpec
+from tfport.models.spec import Conv, ModelSpec
 from tfport.quiet import load_tensorflow
 from tfport.remote import RemoteSubject, child_environment
 from tfport.subject import Array, Subject
@@ -34,6 +34,12 @@ REPEAT_STEPS = 50
 """Rung 0 repeats this many steps in a fresh process, or fewer where fewer were asked."""
 MAX_STEPS = 80_000
 """Beyond some 87,000 steps TF1's beta powers have underflowed and no longer tell the count of steps."""
+
+
+def default_steps(spec: ModelSpec) -> int:
+    """How many steps a comparison takes where nobody says: fewer where convolutions make them slow."""
+    convolutional = any(isinstance(layer, Conv) for network in spec.networks for layer in network.layers)
+    return 20 if convolutional else 200
 
 
 @dataclass(frozen=True)

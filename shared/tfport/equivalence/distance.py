@@ -77,8 +77,11 @@ def same_bits(legacy: Array, modern: Array) -> bool:
     return bool(np.array_equal(left.view(kind), right.view(kind))) and bool(np.isfinite(left).all())
 
 
-def distance(legacy: Array, modern: Array) -> Distance:
-    """Compares two arrays; another shape or dtype, an empty array, NaN or infinity count as infinitely far."""
+def distance(legacy: Array, modern: Array, least: float = 0.0) -> Distance:
+    """Compares two arrays; another shape or dtype, an empty array, NaN or infinity count as infinitely far.
+
+    `least` is the scale to take where the legacy array's own is smaller.
+    """
     if same_bits(legacy, modern):
         return IDENTICAL
     if legacy.shape != modern.shape or legacy.dtype != modern.dtype or not legacy.size:
@@ -92,7 +95,7 @@ def distance(legacy: Array, modern: Array) -> Distance:
         absolute = float(np.abs(legacy - modern).max())
     if not math.isfinite(absolute):
         return FAILED
-    scale = float(np.abs(legacy).max())
+    scale = max(float(np.abs(legacy).max()), least)
     relative = absolute / scale if scale else (math.inf if absolute else 0.0)
     return Distance(False, absolute, relative, int(ulps(legacy, modern).max()))
 
@@ -112,8 +115,10 @@ class Mismatch:
     elements: int
 
 
-def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0) -> Mismatch | None:
+def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0, least: float = 0.0) -> Mismatch | None:
     """The first element, row by row, whose difference exceeds `tolerance` times the legacy array's largest magnitude.
+
+    `least` is the scale to take where that magnitude is smaller.
 
     None where the arrays cannot be laid side by side (another shape) or no element differs so much.
     """
@@ -123,7 +128,7 @@ def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0) -> Mism
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(left - right)
     finite = np.isfinite(left) & np.isfinite(right)
-    scale = float(np.abs(left[np.isfinite(left)]).max(initial=0.0))
+    scale = float(np.abs(left[np.isfinite(left)]).max(initial=least))
     if tolerance:
         beyond = ~finite | (gap > tolerance * scale)
     elif legacy.dtype == modern.dtype:

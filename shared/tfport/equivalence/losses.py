@@ -9,6 +9,7 @@ import numpy as np
 
 from tfport.models.infogan import CODE_WEIGHT
 from tfport.models.spec import ModelSpec
+from tfport.models.torch_gan import LOG_FLOOR
 
 Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
@@ -102,8 +103,9 @@ _ON_LOGITS: dict[str, Formula] = {
     "loss_D": _sum(_mean("training", _REAL, lambda logit: _softplus(-logit)), _mean("training", _FAKE, _softplus)),
     "loss_G": _mean("training", _FAKE, lambda logit: _softplus(-logit)),
 }
-_CLAMP = -100.0
-"""Where PyTorch's BCELoss holds its logarithms."""
+_NORMED_REAL, _NORMED_FAKE, _NORMED_FRESH = (
+    f"discriminator/output_norm/{which}" for which in ("real", "fake", "fresh")
+)
 
 RECOMPUTE: dict[str, dict[str, Formula]] = {
     "vanilla_gan": {
@@ -120,16 +122,17 @@ RECOMPUTE: dict[str, dict[str, Formula]] = {
     "dcgan": _half_steps(_FRESH),
     "torch_gan": {
         "loss_D": _sum(
-            _mean_log("training", _REAL, floor=_CLAMP),
-            _mean_log("training", _FAKE, "1 - p", floor=_CLAMP),
+            _mean_log("training", _NORMED_REAL, floor=LOG_FLOOR),
+            _mean_log("training", _NORMED_FAKE, "1 - p", floor=LOG_FLOOR),
         ),
-        "loss_G": _mean_log("training", _FRESH, floor=_CLAMP),
+        "loss_G": _mean_log("training", _NORMED_FRESH, floor=LOG_FLOOR),
     },
     "torch_gan_l2": {
         "loss_D": _sum(
-            _mean("training", _REAL, lambda made: (made - 1) ** 2), _mean("training", _FAKE, lambda made: made**2)
+            _mean("training", _NORMED_REAL, lambda made: (made - 1) ** 2),
+            _mean("training", _NORMED_FAKE, lambda made: made**2),
         ),
-        "loss_G": _mean("training", _FRESH, lambda made: (made - 1) ** 2),
+        "loss_G": _mean("training", _NORMED_FRESH, lambda made: (made - 1) ** 2),
     },
     "autoencoder": {"loss": _reconstruction},
     "vae": {"loss": _variational},

@@ -44,6 +44,7 @@ class RungMeasurement:
         phase: str | None,
         tolerances: Tolerances,
         dtype: str,
+        least: float = 0.0,
     ) -> Distance:
         """Compares one tensor and takes down how far apart it is; keeps the first place that exceeds its tolerance.
 
@@ -51,7 +52,7 @@ class RungMeasurement:
         """
         left, right = (value if isinstance(value, np.ndarray) else np.array(value, dtype) for value in (legacy, modern))
         self.compared += 1
-        found = distance(left, right)
+        found = distance(left, right, least)
         if found.same_bits:
             self.relative.setdefault(tensor, 0.0)
             return found
@@ -75,13 +76,13 @@ class RungMeasurement:
         if counted(left):
             tolerance = 0.0
         if self.first is None and (not tolerance or found.relative > tolerance):
-            self._note_first(tensor, left, right, step, phase, tolerance)
+            self._note_first(tensor, left, right, step, phase, tolerance, least)
         return found
 
     def _note_first(
-        self, tensor: str, left: Array, right: Array, step: int, phase: str | None, tolerance: float
+        self, tensor: str, left: Array, right: Array, step: int, phase: str | None, tolerance: float, least: float
     ) -> None:
-        mismatch = first_mismatch(left, right, tolerance)
+        mismatch = first_mismatch(left, right, tolerance, least)
         if mismatch is not None:
             self.first = Divergence(
                 rung=self.rung,
@@ -102,8 +103,12 @@ class RungMeasurement:
         tolerances: Tolerances,
         prefix: str = "",
         owner: Mapping[str, str] | None = None,
+        least: Mapping[str, float] | None = None,
     ) -> None:
-        """Compares every name of either side; a name without a partner is taken down as missing."""
+        """Compares every name of either side; a name without a partner is taken down as missing.
+
+        `least` gives names whose own scale may be that of rounding the least scale to measure them on.
+        """
         for name in sorted(legacy.keys() - modern.keys()):
             self.lack(f"{prefix}{name} is missing on the modern side")
         for name in sorted(modern.keys() - legacy.keys()):
@@ -112,7 +117,14 @@ class RungMeasurement:
             if name in modern:
                 which = owner.get(name, phase) if owner else phase
                 self.add(
-                    f"{prefix}{name}", legacy[name], modern[name], step, which, tolerances, legacy[name].dtype.name
+                    f"{prefix}{name}",
+                    legacy[name],
+                    modern[name],
+                    step,
+                    which,
+                    tolerances,
+                    legacy[name].dtype.name,
+                    (least or {}).get(name, 0.0),
                 )
 
     def lack(self, text: str) -> None:

@@ -6,6 +6,7 @@ each paradigm writes the model out again by hand and takes only the numbers from
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -456,6 +457,18 @@ class ModelSpec:
     def variable_shapes(self) -> dict[str, Shape]:
         """Canonical name -> shape of every variable, networks in order."""
         return {name: variable.shape for name, variable in self.variables().items()}
+
+    def cancelled(self) -> dict[str, str]:
+        """Biases right before a batch normalisation, which takes them away again: bias -> the moving mean behind it.
+
+        In training mode their gradients are 0 in exact arithmetic, so what is computed is rounding and nothing else.
+        """
+        return {
+            f"{network.name}/{layer.name}/bias": f"{network.name}/{after.name}/moving_mean"
+            for network in self.networks
+            for layer, after in itertools.pairwise(network.layers)
+            if isinstance(after, BatchNorm) and isinstance(layer, Dense | Conv) and layer.activation == "linear"
+        }
 
     def held(self, optimizer: str) -> list[str]:
         """The variables that an optimizer moves, in the order of computation."""

@@ -26,6 +26,11 @@ from tfport.models.spec import (
     UpdateProtocol,
 )
 
+LOG_FLOOR = -100.0
+"""Where BCELoss holds its logarithms."""
+GRADIENT_FLOOR = 1e-12
+"""Where BCELoss holds p(1 - p), by which it divides in its gradient."""
+
 _ADAM = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, epsilon_after_correction=True)
 _EPOCH = math.ceil(60_000 / 512)
 _BOTH = ("generator", "discriminator")

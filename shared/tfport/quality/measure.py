@@ -11,8 +11,9 @@ How the images are divided, for any size of a data set:
 * Neighbours are looked up for every generated image among all training images, since all were there to be copied. The
   floor is that of the test images.
 * The classifier learns from all training images, those of the floor among them. A generated image is in the position of
-  a test image there, a floor image is not. So confidence is given for the test images too; and the Fréchet floor is
-  about a tenth higher than that of training images which the classifier has not seen.
+  a test image there, a floor image is not. So confidence is given for the test images too. The Fréchet floor hardly
+  moves: with a classifier of half of the training images, that half is 18% further from the embedded digits' test
+  images than the other half, and of MNIST's 5% nearer.
 """
 
 from __future__ import annotations
@@ -174,6 +175,27 @@ def measure(
         suspects=neighbours.suspects(samples, training, near, SUSPECTS),
         notes=(*read.notes, *_edges(windows, windows_floor)),
     )
+
+
+def parzen_of(samples: Array, dataset: Dataset, seed: int, progress: bool = False) -> Parzen:
+    """The Parzen figure alone, as `measure` gives it.
+
+    Raises:
+      UserError: the samples are not of that kind.
+    """
+    samples = checked(np.asarray(samples))
+    held_out, rest = split_training(len(dataset.images), seed)
+    compared = min(len(samples), len(rest))
+    chosen = samples[np.sort(randomness.permutation(seed, _CHOICE, len(samples))[:compared])]
+    training, test = (scaled(images, 0, 1, "float64") for images in (dataset.images, dataset.test_images))
+    return parzen.estimate(chosen, training[held_out], test, progress=progress)
+
+
+def parzen_floor_of(dataset: Dataset, count: int, seed: int, progress: bool = False) -> Parzen:
+    """What at most `count` real training images get in the place of samples, as `measure` gives it."""
+    held_out, rest = split_training(len(dataset.images), seed)
+    training, test = (scaled(images, 0, 1, "float64") for images in (dataset.images, dataset.test_images))
+    return parzen.estimate(training[rest[:count]], training[held_out], test, progress=progress)
 
 
 def checked(samples: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def render_html(report: Report, samples: Mapping[str, Image]) -> str:
       The page's text. Everything in it, pictures included, is inside it; a content security policy forbids the rest.
     """
     legacy = report.pairs[0].legacy if report.pairs else next(iter(report.curves), "")
-    return _template().render(
+    return _template("compare.html").render(
         report=report,
         headline=words.headline(report),
         pairs=[_pair_view(report.model, number, pair) for number, pair in enumerate(report.pairs, 1)],
@@ -53,8 +53,59 @@ def write_html(path: Path, report: Report, samples: Mapping[str, Image]) -> None
     write_atomically(path, render_html(report, samples))
 
 
+def render_matrix(reports: Sequence[Report], pages: Mapping[str, str], command: str) -> str:
+    """The verdicts of many models as one page: a row a model, a column a paradigm, each cell a link to its pair.
+
+    Args:
+      reports: one a model, all of the same paradigms.
+      pages: model -> address of its own page, from this page.
+      command: what repeats the whole.
+    """
+    pairs = [pair for report in reports for pair in report.pairs]
+    legacy = pairs[0].legacy if pairs else ""
+    return _template("matrix.html").render(
+        reports=reports,
+        headline=words.matrix_headline(reports),
+        equal=bool(pairs) and all(report.equal for report in reports),
+        legacy=legacy,
+        moderns=list(dict.fromkeys(pair.modern for pair in pairs)),
+        rows=[_matrix_row(report, pages[report.model]) for report in reports],
+        verdicts=[(verdict, words.LABELS[verdict], words.MEANINGS[verdict]) for verdict in Verdict],
+        labels=words.LABELS,
+        signs=words.SIGNS,
+        command=command,
+        versions=reports[0].versions if reports else {},
+        seconds=sum(report.seconds.get("total", 0.0) for report in reports),
+    )
+
+
+def write_matrix(path: Path, reports: Sequence[Report], pages: Mapping[str, str], command: str) -> None:
+    """Writes the matrix page, atomically.
+
+    Raises:
+      RunError: the disk refused; an older page is untouched.
+    """
+    write_atomically(path, render_matrix(reports, pages, command))
+
+
+def _matrix_row(report: Report, page: str) -> dict[str, Any]:
+    return {
+        "report": report,
+        "page": page,
+        "repeat": report.pairs[0].rung("repeat").verdict if report.pairs else Verdict.NOT_COMPARABLE,
+        "cells": {
+            pair.modern: {
+                "verdict": pair.verdict,
+                "key": words.cell_figure(pair),
+                "link": f"{page}#pair-{number}",
+            }
+            for number, pair in enumerate(report.pairs, 1)
+        },
+    }
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -71,7 +122,7 @@ def _template() -> Template:
         "precise": lambda value: words.exact(value, "float32"),
         "counted": words.counted,
     }
-    return environment.get_template("compare.html")
+    return environment.get_template(name)
 
 
 def _pair_view(model: str, number: int, pair: PairResult) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def picture(spec: ModelSpec, inputs: Batch, images: Array) -> Image:
     """The picture of `images` [N, pixels] that `generate` made of `inputs`; see `tfport.data.samples.sample_inputs`."""
     rows, columns = spec.samples.rows, spec.samples.columns
     if spec.samples.kind == "reconstructions":
+        columns = len(images)  # a data set may have fewer test images than the picture has room for
         images = np.concatenate([inputs["images"], images])
     if spec.samples.kind != "by_code":
         return plots.sample_grid(images, rows, columns, spec.data_range)

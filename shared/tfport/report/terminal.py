@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,6 +14,7 @@ from tfport.equivalence.result import RUNGS, PairResult, Report, RungResult, Ver
 from tfport.report.words import (
     LABELS,
     QUESTIONS,
+    cell_figure,
     counted,
     divergence_text,
     exact,
@@ -20,12 +22,13 @@ from tfport.report.words import (
     first_divergence,
     headline,
     key_figure,
+    matrix_headline,
     only,
     pair_summary,
     rung_label,
 )
 
-__all__ = ["divergence_text", "print_report"]
+__all__ = ["divergence_text", "print_matrix", "print_report"]
 
 _STYLES: dict[Verdict, str] = {
     Verdict.IDENTICAL: "green",
@@ -65,6 +68,28 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print()
         _line(console, "Repeat with:")
         console.print(Text(f"  {report.command}"), soft_wrap=True)
+
+
+def print_matrix(reports: Sequence[Report], console: Console | None = None) -> None:
+    """Prints the verdicts of many models: a row a model, a column a paradigm; readable at 80 columns."""
+    console = console or Console()
+    equal = bool(reports) and all(report.equal for report in reports)
+    console.print()
+    _line(console, matrix_headline(reports), style="bold green" if equal else "bold red")
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("steps", justify="right")
+    pairs = [pair for report in reports for pair in report.pairs]
+    for name in dict.fromkeys(pair.modern for pair in pairs):
+        table.add_column(f"{pairs[0].legacy} -> {name}", overflow="fold")
+    for report in reports:
+        cells = [
+            Text(f"{LABELS[pair.verdict]}\n{cell_figure(pair)}".rstrip(), _STYLES[pair.verdict])
+            for pair in report.pairs
+        ]
+        table.add_row(report.model, str(report.steps), *cells)
+    console.print(table)
 
 
 def _verdict_table(pairs: tuple[PairResult, ...]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairResult, Report, RungResult, Verdict
 
@@ -187,6 +187,27 @@ def pair_summary(pair: PairResult) -> str:
             sentence += f" and {figure(largest.float64_relative)} in float64"
         sentence += "."
     return sentence
+
+
+def cell_figure(pair: PairResult) -> str:
+    """A pair's largest rounding, "4.6e-03 / f64 9.1e-15", or where it first fails; nothing where all bits agree."""
+    if not pair.verdict.equal:
+        decided = deciding_rung(pair)
+        return place(decided.rung, decided.first_divergence) if decided else "nothing was compared"
+    rounded = [rung for rung in pair.rungs if _numerical(rung) and rung.verdict is Verdict.ROUNDING]
+    return key_figure(max(rounded, key=lambda rung: rung.float64_relative or 0.0)) if rounded else ""
+
+
+def matrix_headline(reports: Sequence[Report]) -> str:
+    """Many models' comparisons in one sentence without a full stop."""
+    pairs = [(report.model, pair) for report in reports for pair in report.pairs]
+    if not pairs:
+        return "Nothing was compared"
+    failing = [f"{model} in {pair.modern}" for model, pair in pairs if not pair.verdict.equal]
+    if not failing:
+        return f"All {len(pairs)} ports of {counted(len(reports), 'model')} compute what {pairs[0][1].legacy} computes"
+    named = ", ".join(failing[:3]) + (f" and {len(failing) - 3} more" if len(failing) > 3 else "")
+    return f"{len(failing)} of {counted(len(pairs), 'port')} fail: {named}"
 
 
 def only(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from fakes import FakeBatches, FakeSubject, Faults, initial_state, small_spec
@@ -14,7 +15,7 @@ from tfport.equivalence.ladder import Ladder, carried
 from tfport.equivalence.measurement import PairMeasurement
 from tfport.equivalence.result import RUNGS, PairResult, RungResult, Verdict
 from tfport.equivalence.verdicts import judge, tolerances
-from tfport.models.spec import ModelSpec
+from tfport.models.spec import BatchNorm, ModelSpec
 from tfport.subject import Batch, Subject
 
 STEPS = 3
@@ -27,8 +28,9 @@ def ladder(
     precision: str = "float32",
     allowed: Sequence[PairMeasurement] = (),
     legacy: Subject | None = None,
+    spec: ModelSpec | None = None,
 ) -> Ladder:
-    spec = small_spec()
+    spec = spec or small_spec()
     names = ["legacy", *(f"modern{each or ''}" for each in range(len(moderns)))]
     explained = [tolerances(each) for each in allowed] or [{} for _ in moderns]
     return Ladder(
@@ -42,12 +44,14 @@ def ladder(
     )
 
 
-def judged(faults: Faults, kind: type[FakeSubject] = FakeSubject, spec: ModelSpec | None = None) -> PairResult:
-    """The verdicts of a modern side with `faults`, measured in both precisions."""
+def judged(
+    faults: Faults, kind: type[FakeSubject] = FakeSubject, spec: ModelSpec | None = None, model: str = "vanilla_gan"
+) -> PairResult:
+    """The verdicts of a modern side with `faults`, or of another spec, measured in both precisions."""
     found: list[PairMeasurement] = []
     for precision in ("float32", "float64"):
-        modern = kind(spec or small_spec(), precision, 2, faults)
-        found += ladder(modern, precision=precision, allowed=found).run()
+        modern = kind(spec or small_spec(model), precision, 2, faults)
+        found += ladder(modern, precision=precision, allowed=found, spec=small_spec(model)).run()
         assert PairMeasurement.from_json(found[-1].to_json()).to_json() == found[-1].to_json()
     return judge(found[0], found[0], found[1], REPEAT)
 
@@ -74,8 +78,25 @@ def test_the_same_computation_is_identical() -> None:
     assert all(check.agrees for check in result.loss_checks)
 
 
-def test_another_order_of_summation_is_rounding() -> None:
-    result = judged(Faults(reordered=True))
+def test_half_steps_under_one_optimizer_are_identical_too() -> None:
+    result = judged(Faults(), model="leaky_gan")
+    assert result.verdict is Verdict.IDENTICAL
+    assert all(rung.compared for rung in result.rungs)
+    assert [(mover.phase, mover.legacy == mover.modern, len(mover.legacy)) for mover in result.movers] == [
+        ("discriminator_real", True, 4),
+        ("discriminator_fake", True, 4),
+        ("generator", True, 4),
+    ]
+    assert sorted({check.loss for check in result.loss_checks}) == [
+        *("accuracy_D_fake", "accuracy_D_real", "loss_D_fake", "loss_D_real", "loss_G"),
+    ]
+    assert len(result.loss_checks) == 5 * 2 * 2, "each report of each side, at two states"
+    assert all(check.agrees for check in result.loss_checks)
+
+
+@pytest.mark.parametrize("model", ["vanilla_gan", "leaky_gan"])
+def test_another_order_of_summation_is_rounding(model: str) -> None:
+    result = judged(Faults(reordered=True), model=model)
     assert result.verdict is Verdict.ROUNDING
     assert {rung.verdict for rung in result.rungs[3:]} == {Verdict.ROUNDING}
     assert result.located is None
@@ -109,8 +130,8 @@ LOSSES = ["loss", "forced_trajectory", "free_trajectory"]
             "modern: forward or gradients changed the state",
         ),
         (Faults(no_gradient=(BIAS,)), ["gradient"], "generator/generator/output/bias is missing on the modern side"),
-        (Faults(unreported=("generator",)), UPDATES, "loss_G is not reported on the modern side"),
-        (Faults(extra_report=True), UPDATES, "a loss of phase critic is reported on the modern side only"),
+        (Faults(unreported=("loss_G",)), UPDATES, "loss_G is not reported on the modern side"),
+        (Faults(extra_report=True), UPDATES, "loss_C is reported on the modern side only"),
         (Faults(reports="half"), LOSSES, "modern: the generator phase reports loss_G"),
         (Faults(reports="negated"), LOSSES, "modern: the discriminator phase reports loss_D"),
         (Faults(reports="running_mean"), [LOSSES[0], *UPDATES], "modern: the generator phase reports loss_G"),
@@ -132,6 +153,42 @@ def test_a_fault_fails_the_rungs_it_belongs_to_and_no_other(faults: Faults, rung
     numerical = [rung for rung in rungs if rung not in ("structure", "initialisation")]
     assert result.located == (numerical[0] if numerical else None)
     assert finding in "\n".join(findings(result, rung) for rung in rungs)
+
+
+@pytest.mark.parametrize(
+    ("faults", "rungs", "finding"),
+    [
+        (Faults(reports="misses"), LOSSES, "modern: the discriminator_real phase reports accuracy_D_real"),
+        (Faults(reports="negated"), LOSSES, "modern: the discriminator_fake phase reports loss_D_fake"),
+        (Faults(reports="by_phase"), LOSSES, "discriminator_fake is reported on the modern side only"),
+        (Faults(unreported=("accuracy_D_fake",)), UPDATES, "accuracy_D_fake is not reported on the modern side"),
+        (Faults(simultaneous=True), UPDATES, "modern: a step is not its phases in order (discriminator_real, "),
+        (
+            Faults(frozen=("discriminator/hidden/bias",)),
+            UPDATES,
+            "phase discriminator_fake: discriminator/hidden/bias did not",
+        ),
+        (Faults(miscount_in="float32"), UPDATES, "optimizer/discriminator/iterations is a count, and first differs"),
+    ],
+)
+def test_a_fault_of_half_steps_fails_the_rungs_it_belongs_to(faults: Faults, rungs: list[str], finding: str) -> None:
+    result = judged(faults, model="leaky_gan")
+    assert failed(result) == rungs
+    assert result.located == rungs[0]
+    assert finding in "\n".join(findings(result, rung) for rung in rungs)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_report_under_another_name_is_missing_on_its_side(mirrored: bool) -> None:
+    """The phase's name is no report: nothing may be taken for loss_G but loss_G."""
+    faults = Faults(reports="by_phase")
+    sides = [FakeSubject(small_spec(), seed=seed, faults=faults) for seed in (1, 2)]
+    (pair,) = ladder(sides[1], legacy=sides[0] if mirrored else None).run()
+    missing = {text for rung in ("loss", "forced_trajectory") for text in pair.rung(rung).missing}
+    assert {f"{loss} is not reported on the modern side" for loss in ("loss_D", "loss_G")} <= missing
+    assert ("loss_G is not reported on the legacy side" in missing) == mirrored
+    assert not judge(pair, pair, None, REPEAT).verdict.equal
+    assert not [check for check in pair.loss_checks if check.side == "modern"]
 
 
 def test_the_first_divergence_of_a_fault_names_the_place() -> None:
@@ -240,6 +297,68 @@ def test_the_last_step_of_the_free_trajectory_is_compared() -> None:
     assert failed(judged(Faults(), _OneLater)) == ["free_trajectory"]
 
 
+# --- Moving statistics ------------------------------------------------------------------------------------------------
+MOVING = "generator/norm/moving_mean"
+
+
+def normed_spec() -> ModelSpec:
+    """The small model with a batch normalisation after the generator, whose statistics its own phase moves."""
+    spec = small_spec()
+    norm = BatchNorm("norm", (9,), momentum=0.9, epsilon=1e-3)
+    generator, discriminator = spec.networks
+    layers = (*generator.layers, norm)
+    return dataclasses.replace(
+        spec,
+        networks=(dataclasses.replace(generator, layers=layers), discriminator),
+        phases=(spec.phases[0], dataclasses.replace(spec.phases[1], statistics=("generator",))),
+    )
+
+
+class _Normed(FakeSubject):
+    """Keeps a moving mean of the images, and uses it nowhere."""
+
+    moved_in: tuple[str, ...] = ("generator",)
+
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        images = self.generate(batch)
+        reports = super().run_phase(phase, batch)
+        if phase in self.moved_in:
+            self.arrays[MOVING] += (images.mean(0) - self.arrays[MOVING]) * np.dtype(self.precision).type(0.1)
+        return reports
+
+
+@pytest.mark.parametrize(
+    ("moved_in", "finding"),
+    [
+        ((), f"phase generator: {MOVING} did not move on the modern side"),
+        (("discriminator", "generator"), f"phase discriminator: {MOVING} moved on the modern side alone"),
+    ],
+    ids=["never", "in both phases"],
+)
+def test_statistics_are_compared_and_belong_to_the_phase_that_moves_them(
+    moved_in: tuple[str, ...], finding: str
+) -> None:
+    spec = normed_spec()
+    legacy, right, wrong = (_Normed(spec, seed=seed) for seed in (1, 2, 3))
+    wrong.moved_in = moved_in
+    good, bad = ladder(right, wrong, legacy=legacy, spec=spec).run()
+    assert all(rung.same_bits and not rung.faults and not rung.missing for rung in good.rungs.values())
+    assert {mover.phase: MOVING in mover.legacy for mover in good.movers} == {"discriminator": False, "generator": True}
+    assert finding in bad.rung("update").faults
+    assert [name for name, rung in bad.rungs.items() if not rung.same_bits and rung.compared] == UPDATES
+    first = bad.rung("forced_trajectory").first
+    assert first is not None
+    assert (first.tensor, first.phase) == (MOVING, "generator")
+
+
+def test_what_two_optimizers_hold_is_moved_by_both() -> None:
+    shared = FakeSubject(small_spec(), faults=Faults(variables={BIAS: {"optimizers": ("generator", "information")}}))
+    owner = ladder(FakeSubject(small_spec()), legacy=shared).owner
+    assert owner[BIAS] == "generator and information"
+    assert owner["generator/hidden/bias"] == "generator"
+    assert owner[f"optimizer/generator/m/{BIAS}"] == "generator"
+
+
 # --- Several sides ----------------------------------------------------------------------------------------------------
 def test_one_modern_side_does_not_touch_another() -> None:
     spec = small_spec()
@@ -260,8 +379,8 @@ def test_a_legacy_side_whose_report_is_not_its_loss_fails_too() -> None:
 
 
 def test_a_legacy_side_that_says_nothing_of_a_loss_is_not_comparable() -> None:
-    legacy = FakeSubject(small_spec(), seed=1, faults=Faults(unreported=("generator",)))
-    (pair,) = ladder(FakeSubject(small_spec(), faults=Faults(unreported=("generator",))), legacy=legacy).run()
+    legacy = FakeSubject(small_spec(), seed=1, faults=Faults(unreported=("loss_G",)))
+    (pair,) = ladder(FakeSubject(small_spec(), faults=Faults(unreported=("loss_G",))), legacy=legacy).run()
     assert "loss_G is not reported on the legacy side" in pair.rung("forced_trajectory").missing
 
 

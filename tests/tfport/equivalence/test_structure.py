@@ -41,8 +41,15 @@ def test_equal_sides_leave_no_finding() -> None:
     [
         (told(dtype="float64"), f"variable {KERNEL} is float32 against float64"),
         (told(trainable=False), f"variable {KERNEL} is trainable=True against trainable=False"),
-        (told(optimizer="discriminator"), f"variable {KERNEL} is held by the generator optimizer against the discr"),
-        (told(optimizer=None), f"variable {KERNEL} is held by the generator optimizer against the no one"),
+        (
+            told(optimizers=("discriminator",)),
+            f"variable {KERNEL} is held by the generator optimizer against the discr",
+        ),
+        (told(optimizers=()), f"variable {KERNEL} is held by the generator optimizer against the no one"),
+        (
+            told(optimizers=("generator", "discriminator")),
+            f"variable {KERNEL} is held by the generator optimizer against the discriminator and generator one",
+        ),
         (told(shape=(4, 7)), "160 parameters against 164"),
         (
             FakeSubject(small_spec(), faults=Faults(hyperparameters={"epsilon": 1e-7})),
@@ -85,7 +92,21 @@ def test_other_phases_are_found(order: str) -> None:
     phases = spec.phases[:1] if order == "fewer" else spec.phases[::-1]
     rung = compared(FakeSubject(dataclasses.replace(spec, phases=phases)))
     assert any(fault.startswith("the phases are discriminator, generator against") for fault in rung.faults)
-    assert ("the generator phase has an optimizer on one side only" in rung.missing) == (order == "fewer")
+    assert ("the generator optimizer is there on one side only" in rung.missing) == (order == "fewer")
+
+
+def test_half_steps_against_a_joint_step_are_other_phases_under_the_same_optimizers() -> None:
+    rung = compared(FakeSubject(small_spec("leaky_gan")))
+    assert (
+        "the phases are discriminator, generator against discriminator_real, discriminator_fake, generator"
+        in rung.faults
+    )
+    assert not rung.missing
+
+
+def test_the_order_in_which_a_variables_optimizers_are_told_is_nothing() -> None:
+    names = ("generator", "discriminator")
+    assert not compared(told(optimizers=names), told(optimizers=names[::-1])).faults
 
 
 class _Told(FakeSubject):
@@ -112,11 +133,11 @@ class _Told(FakeSubject):
 
 
 def test_two_variables_of_one_name_are_not_taken_for_one() -> None:
-    twin = VariableInfo(KERNEL, "kernel_1", (4, 6), "float32", True, "generator")
+    twin = VariableInfo(KERNEL, "kernel_1", (4, 6), "float32", True, ("generator",))
     assert f"{KERNEL} names more than one variable of the modern side" in compared(_Told((twin,))).faults
 
 
-def test_two_optimizers_of_one_phase_are_not_taken_for_one() -> None:
+def test_two_optimizers_of_one_name_are_not_taken_for_one() -> None:
     both = FakeSubject(small_spec()).optimizers()
     rung = compared(_Told(optimizers=(*both, both[0])))
     assert rung.faults == ["discriminator names more than one optimizer of the modern side"]

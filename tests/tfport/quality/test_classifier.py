@@ -66,6 +66,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(training: Arr
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_initial_weights_and_batches_both_depend_on_the_seed(training: Array) -> None:
+    one, other = (State("initial", classifier._initial(seed)) for seed in (0, 1))
+    assert one.digest() != other.digest()
+    images = training.reshape(-1, 28, 28)
+    first, second = (next(classifier._batches(images, seed)) for seed in (0, 1))
+    assert first[0].tolist() != second[0].tolist()
+    assert first[1].shape == (100, 784)
+
+
 def test_global_random_states_are_left_alone(training: Array, digits: Dataset) -> None:
     import tensorflow as tf
 

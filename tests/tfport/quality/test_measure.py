@@ -33,9 +33,13 @@ def test_real_images_are_as_good_as_the_floor(digits: Dataset, training: Array, 
     assert found.neighbours.median == 0 < found.neighbours_floor.median
 
 
-def test_figures_of_the_floor_are_those_of_real_images(digits: Dataset, training: Array, cache: Path) -> None:
+def test_figures_of_the_floor_are_those_of_real_images(
+    digits: Dataset, training: Array, test_images: Array, cache: Path, reader: Classifier
+) -> None:
     found = measure(training, digits, 0, cache)
-    assert found.reader.accuracy > 0.95
+    right = (reader.outputs(test_images).probabilities.argmax(axis=1) == digits.test_labels).sum()
+    assert found.reader.accuracy == right / 297 > 0.95
+    assert found.reader.digest == reader.digest
     assert (found.reader.tested, found.parzen.tested, found.neighbours_floor.images) == (297, 297, 297)
     assert found.parzen_floor.mean > 700
     assert found.histogram_floor.total_variation < 0.06
@@ -182,3 +186,11 @@ def test_data_and_seeds_that_do_not_do_are_refused(digits: Dataset, training: Ar
         measure(training, few, 0)
     with pytest.raises(UserError, match="out of range"):
         measure(training, digits, -1)
+
+
+def test_the_parzen_figures_alone_are_those_of_the_whole(digits: Dataset, cache: Path) -> None:
+    samples = np.random.default_rng(0).random((150, 784)) * 0.5
+    whole = measure(samples, digits, 0, cache)
+    assert module.parzen_of(samples, digits, 0) == whole.parzen
+    assert module.parzen_floor_of(digits, 150, 0) == whole.parzen_floor
+    assert module.parzen_of(samples[:120], digits, 0) != whole.parzen

@@ -74,6 +74,14 @@ def test_fewer_suspects_where_there_are_fewer_images() -> None:
     assert shown.ratios.tolist() == [1 / 8, 4 / 5]
 
 
+def test_suspects_are_those_of_the_smallest_ratio_and_not_of_the_smallest_distance() -> None:
+    training = np.array([[0.0, 0], [0, 0.1], [50, 0]])
+    images = np.array([[0.0, 0.05], [48, 0]])
+    shown = neighbours.suspects(images, training, neighbours.nearest(images, training), 1)
+    assert shown.image_indices.tolist() == [1]
+    assert shown.distances.tolist() == [2]
+
+
 def test_one_training_image_is_too_few() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         neighbours.nearest(np.zeros((3, 2)), np.zeros((1, 2)))

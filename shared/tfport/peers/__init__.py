@@ -1,0 +1,1 @@
+"""Originals that are not TensorFlow's, run as Subjects: what the ports are proved against."""

@@ -1,0 +1,1 @@
+"""PyTorch modules as Subjects; needs the extra `torch`."""

@@ -1,0 +1,12 @@
+"""How the tests are dealt out to processes: what shares a built model stays together, since building takes seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A group a file, and in files that go over all models a group a model; without pytest-xdist it means nothing."""
+    for item in items:
+        model = getattr(item, "callspec", None) and item.callspec.params.get("model")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}/{model}" if model else str(item.path)))
