@@ -1,6 +1,6 @@
 """torch_gan's D ends in a batch normalisation: in training mode its cross entropy cannot fall below 2 ln 2.
 
-Both batches' mean logits are beta, so by Jensen loss_D >= softplus(-beta) + softplus(beta) >= 2 ln 2, whatever the weights.
+Both batches have beta as their mean logit, so by Jensen loss_D >= softplus(-beta) + softplus(beta) >= 2 ln 2.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_the_bound_is_reached_and_is_one_of_training_mode_alone(paradigm: str) -
 @pytest.mark.parametrize("name", ["torch_gan", "torch_gan_l2"])
 def test_probabilities_of_exactly_0_and_1_give_no_nan(paradigm: str, name: str) -> None:
     side = subject(paradigm, name)
-    side.load(with_gamma(1e4, name=name))
+    side.load(with_gamma(1e6, name=name))
     batch = batches()[0]
     found = side.forward(batch, training=True)
     for which in ("real", "fake", "fresh"):
@@ -104,7 +104,7 @@ def test_probabilities_of_exactly_0_and_1_give_no_nan(paradigm: str, name: str) 
         assert all(np.isfinite(gradient).all() for gradient in side.gradients(phase, batch).values())
         assert all(math.isfinite(value) for value in side.run_phase(phase, batch).values())
     if name == "torch_gan":
-        side.load(with_gamma(1e4))
+        side.load(with_gamma(1e6))
         p, q = (found[f"discriminator/output_norm/{which}"] for which in ("real", "fake"))
         expected = 100 * float((p == 0).mean() + (q == 1).mean())
         assert side.run_phase("discriminator", batch)["loss_D"] == pytest.approx(expected, rel=1e-6)

@@ -54,7 +54,7 @@ class Vae(KerasSubject):
         epsilon = keras.Input((spec.width("epsilon"),), name="epsilon")
         mean, log_variance = self.encoder(x)
         self.vae = keras.Model([x, epsilon], self.decoder(self.sampling([mean, log_variance, epsilon])), name="vae")
-        (lambda x: None)(divergence(mean, log_variance) / spec.pixels)
+        self.vae.add_loss(divergence(mean, log_variance) / spec.pixels)
         self.vae.compile(optimizer=rmsprop(spec.optimizer("vae")), loss="binary_crossentropy")
         self.vae.optimizer.build(self.vae.trainable_variables)
 

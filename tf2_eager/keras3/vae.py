@@ -40,7 +40,7 @@ class Divergence(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Any) -> Any:
         """Means and log variances [B, 2] as they came."""
-        (lambda x: None)(divergence(*inputs) / self.pixels)
+        self.add_loss(divergence(*inputs) / self.pixels)
         return inputs
 
 

@@ -2,7 +2,8 @@
 
 Chen et al. 2016, arXiv:1606.03657.
 
-The notes name the kind. Its hidden size and batches are those of vanilla_gan; initialisers and length are ours.
+The notes name the kind. Its hidden size and batches are those of vanilla_gan; initialisers and length are ours, and so
+is Adam's beta_1 of .5, without which D wins and G takes no notice of z.
 
 D and Q share a hidden layer. Ports differ in who moves it, so it is declared: the discriminator's phase moves it with D
 (Adam 2e-4), and the information phase moves it with Q's heads and G (Adam 1e-3). The generator's adversarial phase
@@ -14,8 +15,8 @@ from __future__ import annotations
 from tfport.models.gan_parts import JOINT_SAME_NOISE
 from tfport.models.spec import Adam, Batching, Dense, Input, Logged, ModelSpec, Network, Phase, Samples
 
-_ADAM_D = Adam(learning_rate=2e-4, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-_ADAM_G = Adam(learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
+_ADAM_D = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
+_ADAM_G = Adam(learning_rate=1e-3, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
 _EPOCH = 550
 
 SPEC = ModelSpec(

@@ -27,7 +27,7 @@ Configure = Callable[..., RunConfig]
 Contents = Callable[[Path], dict[str, bytes]]
 
 
-def _configure(run_dir: Path, paradigm: str = "gradient_tape", **changes: Any) -> RunConfig:
+def _configure(run_dir: Path, paradigm: str = "gradient_tape", model: str = "vanilla_gan", **changes: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "steps": WHOLE,
         "batch_size": 20,
@@ -36,12 +36,12 @@ def _configure(run_dir: Path, paradigm: str = "gradient_tape", **changes: Any) -
         "sample_every": 2,
         "checkpoint_every": 2,
     }
-    return defaults("vanilla_gan", paradigm, run_dir=str(run_dir), **{**settings, **changes})
+    return defaults(model, paradigm, run_dir=str(run_dir), **{**settings, **changes})
 
 
 @pytest.fixture
 def configure() -> Configure:
-    """configure(run_dir, paradigm, **changes): the configuration of a run of six steps."""
+    """configure(run_dir, paradigm, model, **changes): the configuration of a run of six steps."""
     return _configure
 
 
@@ -90,10 +90,13 @@ class Stub(Subject):
     paradigm = "gradient_tape"
     precision = "float32"
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, usual: tuple[float, ...] = (-1.5, -0.5)) -> None:
         self.spec = spec
+        self.usual = usual
+        """What a step reports, one number for each of the spec's reports."""
         self.arrays: dict[str, Array] = {}
-        self.losses: dict[int, tuple[float, float]] = {}
+        self.losses: dict[int, tuple[float, ...]] = {}
+        """Step -> what it reports in place of the usual."""
         self.poisoned: int | None = None
         """The step after which a weight is NaN."""
         self.before_step: Callable[[int], None] = lambda step: None
@@ -119,13 +122,13 @@ class Stub(Subject):
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         raise NotImplementedError
 
-    def generate(self, latent: Array) -> Array:
-        return np.zeros((len(latent), 784), np.float32)
+    def generate(self, inputs: Batch) -> Array:
+        return np.zeros((len(inputs["latent"]), 784), np.float32)
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         raise NotImplementedError
 
-    def run_phase(self, phase: str, batch: Batch) -> float:
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         raise NotImplementedError
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -134,9 +137,9 @@ class Stub(Subject):
             array += 1
         if self.steps == self.poisoned:
             self.arrays["generator/output/bias"][3] = np.nan
-        losses = self.losses.get(self.steps, (-1.5, -0.5))
+        losses = self.losses.get(self.steps, self.usual)
         self.steps += 1
-        return dict(zip(self.phases, losses, strict=True))
+        return dict(zip(self.spec.reports, losses, strict=True))
 
     def save(self, folder: Path) -> None:
         write(folder / "stub.npz", self.state())
@@ -158,5 +161,13 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     """The Subject that every run of this test builds, in the place of a real one."""
     spec = models.get("vanilla_gan")
     subject = Stub(dataclasses.replace(spec))
+    monkeypatch.setattr(paradigms, "build", lambda *_: subject)
+    return subject
+
+
+@pytest.fixture
+def half_stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """The same of leaky_gan, whose discriminator takes half steps and reports accuracies."""
+    subject = Stub(dataclasses.replace(models.get("leaky_gan")), (0.5, 0.75, 1.0, 0.625, 2.5))
     monkeypatch.setattr(paradigms, "build", lambda *_: subject)
     return subject

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from tfport import paradigms
+from tfport import models, paradigms
 from tfport.errors import CheckpointError, RunError, TrainingDiverged
 from tfport.files import sha256
+from tfport.initial import initial_state
 from tfport.training import checkpoint
 from tfport.training.checkpoint import Checkpoint, checkpoints
 from tfport.training.config import RunConfig
@@ -287,6 +288,27 @@ def test_nan_weights_are_not_saved(stub: object, configure: Configure, tmp_path:
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "place"),
+    [
+        ("batchnorm_gan", "discriminator/hidden1/kernel", "optimizer discriminator"),
+        ("batchnorm_gan", "optimizer/discriminator/m/discriminator/hidden1/kernel", "optimizer discriminator"),
+        ("batchnorm_gan", "generator/norm2/moving_variance", "phase generator"),
+        ("infogan", "recognition/codes/bias", "phase information"),
+        ("infogan", "optimizer/information/v/discriminator/hidden/kernel", "phase information"),
+        ("vae", "optimizer/vae/rms/encoder/mean/kernel", "phase vae"),
+    ],
+)
+def test_the_place_of_a_nan_is_the_phase_or_the_optimizer_that_phases_share(
+    model: str, name: str, place: str, stub: Any, tmp_path: Path
+) -> None:
+    stub.spec = models.get(model)
+    stub.arrays = dict(initial_state(stub.spec, 0, "float32").arrays)
+    stub.arrays[name] = np.full_like(stub.arrays[name], np.nan)
+    with pytest.raises(TrainingDiverged, match=rf"^step 9, {place}: {name} holds NaN or infinity"):
+        checkpoint.save(tmp_path / "checkpoints", stub, 9, 0)
+
+
 def test_the_newest_three_are_kept(stub: object, configure: Configure, tmp_path: Path) -> None:
     train(configure(tmp_path / "run", steps=9))
     assert [each.step for each in checkpoints(tmp_path / "run" / "checkpoints")] == [6, 8, 9]
@@ -302,6 +324,4 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 def _stub_state(config: RunConfig) -> object:
-    from tfport.initial import initial_state
-
     return initial_state(config.spec(), config.seed, config.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tfport import models
 from tfport.errors import UserError
+from tfport.models.spec import Adam
 from tfport.training.config import RunConfig, defaults
 
 MAX = 2**31 - 1
@@ -56,7 +58,7 @@ def test_the_ends_of_the_ranges_will_do(changes: dict[str, Any]) -> None:
 
 def test_what_is_left_out_is_the_sources() -> None:
     spec, found = models.get("vanilla_gan"), config()
-    assert (found.steps, found.batch_size, found.sample_every) == (55_000, 100, 5_500)
+    assert (found.steps, found.batch_size, found.sample_every, found.log_every) == (55_000, 100, 5_500, 550)
     assert found.spec() == spec
     assert found.run_dir == "runs/vanilla_gan-tf1_graph-digits-seed0"
 
@@ -66,8 +68,32 @@ def test_a_short_run_has_about_ten_pictures(steps: int, every: int) -> None:
     assert config(steps=steps).sample_every == every
 
 
+@pytest.mark.parametrize(
+    ("steps", "every"), [(1, 1), (199, 1), (2_000, 20), (54_999, 549), (55_000, 550), (1_000_000, 550)]
+)
+def test_a_short_run_has_about_a_hundred_lines(steps: int, every: int) -> None:
+    assert config(steps=steps).log_every == every
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_models_own_run_has_the_sources_cadence(model: str) -> None:
+    spec, found = models.get(model), config(model=model)
+    assert (found.steps, found.batch_size, found.spec()) == (spec.steps, spec.batching.batch_size, spec)
+    assert found.log_every == min(spec.log_every, spec.steps // 100)
+    assert found.sample_every == min(spec.samples.every, spec.steps // 10)
+    assert found.spec() == spec
+
+
 def test_the_spec_has_the_runs_batch_size_and_rate() -> None:
     spec = config(batch_size=7, learning_rate=0.5).spec()
     assert spec.batching.batch_size == 7
     assert {adam.learning_rate for _, adam in spec.optimizers} == {0.5}
-    assert {adam.beta_1 for _, adam in spec.optimizers} == {float.fromhex("0x1.ccccccp-1")}
+    assert {adam.beta_1 for _, adam in spec.optimizers if isinstance(adam, Adam)} == {float.fromhex("0x1.ccccccp-1")}
+
+
+def test_a_rate_is_every_optimizers_and_changes_nothing_else_of_it() -> None:
+    for model in ("vae", "infogan", "torch_gan"):
+        before, after = models.get(model).optimizers, config(model=model, learning_rate=0.25).spec().optimizers
+        assert [name for name, _ in after] == [name for name, _ in before]
+        for (_, old), (_, new) in zip(before, after, strict=True):
+            assert new == dataclasses.replace(old, learning_rate=0.25) != old

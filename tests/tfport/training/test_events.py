@@ -31,14 +31,17 @@ def read(run: Path) -> Any:
     return found.Reload()
 
 
-def agrees(run: Path, steps: int) -> None:
+VANILLA, HALF_STEPS = ("losses/loss_D", "losses/loss_G"), ("losses/loss_D", "accuracy/accuracy_D", "losses/loss_G")
+
+
+def agrees(run: Path, steps: int, tags: tuple[str, ...] = VANILLA) -> None:
     """Every row of metrics.csv and every picture of the run is there once, and nothing else."""
     found = read(run)
     rows = metrics.read(run / "metrics.csv")
     assert [int(row[0]) for row in rows] == list(range(1, steps + 1))
-    assert sorted(found.Tags()["scalars"]) == ["losses/loss_D", "losses/loss_G"]
+    assert sorted(found.Tags()["scalars"]) == sorted(tags)
     assert found.Tags()["images"] == ["samples"]
-    for column, tag in ((2, "losses/loss_D"), (3, "losses/loss_G")):
+    for column, tag in enumerate(tags, 2):
         assert [(each.step, each.value) for each in found.Scalars(tag)] == [
             (int(row[0]), pytest.approx(row[column], rel=1e-6)) for row in rows
         ]
@@ -65,6 +68,13 @@ def test_after_a_resume_each_step_is_there_once(
     train(configure(run, paradigm), resume=True)
     assert len(list(run.glob("events.out.tfevents.*"))) == 2
     agrees(run, 6)
+
+
+def test_accuracies_stand_apart_from_losses(half_stub: Any, configure: Configure, tmp_path: Path) -> None:
+    half_stub.losses[2] = (0.5, 0.75, 1.5, 0.125, 2.25)
+    train(configure(tmp_path / "run", model="leaky_gan"))
+    agrees(tmp_path / "run", 6, HALF_STEPS)
+    assert {each.value for each in read(tmp_path / "run").Scalars("accuracy/accuracy_D")} == {68.75, 43.75}
 
 
 def test_after_many_resumes_each_step_is_there_once(stub: Any, configure: Configure, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfport import data, models
 from tfport.errors import RunError, TrainingDiverged
 from tfport.initial import initial_state
 from tfport.training import pictures
@@ -155,6 +156,50 @@ def test_a_second_process_in_the_same_run_is_refused(
     assert train(configure(run, steps=8), resume=resume).step == 8
 
 
+def test_half_steps_are_logged_as_their_columns(half_stub: Any, configure: Configure, tmp_path: Path) -> None:
+    """The source prints half the sum of the losses and the mean accuracy in percent, not what each phase reports."""
+    run = tmp_path / "run"
+    half_stub.losses[1] = (1.0, 0.25, 0.25, 0.5, 1.125)
+    outcome = train(configure(run, model="leaky_gan", steps=3))
+    assert (run / "metrics.csv").read_text().splitlines() == [
+        "step,epoch,loss_D,accuracy_D,loss_G",
+        "1,0,0.75,68.75,2.5",
+        "2,0,0.625,37.5,1.125",
+        "3,0,0.75,68.75,2.5",
+    ]
+    assert outcome.losses == {"loss_D": 0.75, "accuracy_D": 68.75, "loss_G": 2.5}
+    assert {"losses.png", "accuracy.png"} <= {path.name for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("losses", "place"),
+    [
+        ((math.nan, 0.5, 1.0, 0.5, 1.0), r"phase discriminator_real: loss_D_real = mean\(-log D\(x\)\) is nan"),
+        ((1.0, 0.5, math.inf, 0.5, 1.0), r"phase discriminator_fake: loss_D_fake = mean\(-log\(1 - D.* is inf"),
+        ((1.0, 0.5, 1.0, 0.5, math.inf), r"phase generator: loss_G = mean\(-log D\(G\(z\)\)\) is inf"),
+    ],
+)
+def test_the_half_step_that_diverges_is_named(
+    losses: tuple[float, ...], place: str, half_stub: Any, configure: Configure, tmp_path: Path
+) -> None:
+    """Where a column would only say that the sum is no number, the message names the report."""
+    half_stub.losses[2] = losses
+    with pytest.raises(TrainingDiverged, match=rf"^step 3, {place}"):
+        train(configure(tmp_path / "run", model="leaky_gan"))
+
+
+@pytest.mark.parametrize("model", ["autoencoder", "vae"])
+def test_an_infinite_loss_without_a_discriminator_is_not_blamed_on_one(
+    model: str, stub: Any, configure: Configure, tmp_path: Path
+) -> None:
+    stub.spec, stub.usual = models.get(model), (math.inf,)
+    stub.load = lambda state: None
+    stub.generate = lambda inputs: np.zeros((len(next(iter(inputs.values()))), 784), np.float32)
+    with pytest.raises(TrainingDiverged, match=r"is inf\. Likely cause: a weight or an activation") as caught:
+        train(configure(tmp_path / "run", model=model))
+    assert "discriminator" not in str(caught.value)
+
+
 def test_what_a_run_leaves(unbroken: Callable[[str], Path]) -> None:
     run = unbroken("tf1_graph")
     names = {path.name.split(".tfevents.")[0] for path in run.iterdir()}
@@ -170,9 +215,10 @@ def test_what_a_run_leaves(unbroken: Callable[[str], Path]) -> None:
 
 def test_sample_pictures_show_the_models_images(stub: Any, configure: Configure) -> None:
     """The source's grid, 1 x 10, with 28 x 28 images in it: black where the model says 0, white where 1."""
-    black = np.asarray(pictures.sample_picture(stub, 0))
-    stub.generate = lambda latent: np.ones((len(latent), 784), np.float32)
-    white = np.asarray(pictures.sample_picture(stub, 0))
+    digits = data.load("digits")
+    black = np.asarray(pictures.sample_picture(stub, 0, digits))
+    stub.generate = lambda inputs: np.ones((len(inputs["latent"]), 784), np.float32)
+    white = np.asarray(pictures.sample_picture(stub, 0, digits))
     assert black.shape == white.shape
     shown = (black != white).sum()
     assert shown >= 10 * 784
@@ -198,3 +244,18 @@ def test_the_initial_state_is_complete(configure: Configure, tmp_path: Path) -> 
         "optimizer/discriminator/iterations",
         "optimizer/generator/iterations",
     }
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_models_initial_state_has_the_slots_of_what_each_optimizer_holds(model: str) -> None:
+    spec = models.get(model)
+    arrays = initial_state(spec, 3, "float32").arrays
+    expected = {name: each.shape for name, each in spec.variables().items()}
+    for optimizer, numbers in spec.optimizers:
+        expected[f"optimizer/{optimizer}/iterations"] = ()
+        for name in spec.held(optimizer):
+            for slot in numbers.slots:
+                expected[f"optimizer/{optimizer}/{slot}/{name}"] = spec.variable_shapes()[name]
+    assert {name: array.shape for name, array in arrays.items()} == expected
+    assert not any(array.any() for name, array in arrays.items() if name.startswith("optimizer/"))
+    assert all((array == 1).all() for name, array in arrays.items() if name.endswith("/moving_variance"))

@@ -64,6 +64,25 @@ def test_four_steps_and_two_more_are_six(
 
 
 @pytest.mark.parametrize("paradigm", PARADIGMS)
+def test_moving_statistics_and_half_steps_go_on_to_the_same_bits(
+    paradigm: str, configure: Configure, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(configure(whole, paradigm, "batchnorm_gan", steps=3, checkpoint_every=1))
+    train(configure(broken, paradigm, "batchnorm_gan", steps=1, checkpoint_every=1))
+    before = state.read(broken / "state.npz").arrays
+    train(configure(broken, paradigm, "batchnorm_gan", steps=3, checkpoint_every=1), resume=True)
+    assert lasting(broken) == lasting(whole)
+    after = state.read(whole / "state.npz").arrays
+    moved = {name for name in after if after[name].tobytes() != before[name].tobytes()}
+    assert moved == set(after), "every variable, statistic, slot and counter is part of what went on"
+    assert [int(after[f"optimizer/{name}/iterations"]) for name in ("discriminator", "generator")] == [6, 3]
+    rows = (whole / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,epoch,loss_D,accuracy_D,loss_G"
+    assert len(set(rows)) == 4
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS)
 def test_it_really_trains(paradigm: str, unbroken: Callable[[str], Path]) -> None:
     """Guards the tests of equal bits against runs that do nothing."""
     rows = (unbroken(paradigm) / "metrics.csv").read_text().splitlines()

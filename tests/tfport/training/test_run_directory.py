@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tfport import data, models
 from tfport.errors import RunError, UserError
 from tfport.training.config import RunConfig
 from tfport.training.loop import train
@@ -166,6 +167,41 @@ def test_intervals_and_length_may_change(run: Path, configure: Configure) -> Non
     train(configure(run, steps=9, log_every=3, sample_every=9, checkpoint_every=9), resume=True)
     record = json.loads((run / "run.json").read_text())
     assert (record["config"]["steps"], record["config"]["log_every"], record["step"]) == (9, 3, 9)
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "message"),
+    [
+        (None, None, None),
+        (None, 1e-3, r"--learning_rate=\[0\.0002, 0\.001\], not 0\.001"),
+        (1e-3, None, r"--learning_rate=0\.001, not \[0\.0002, 0\.001\]"),
+        (1e-3, 1e-3, None),
+    ],
+)
+def test_a_rate_for_all_is_not_the_rates_of_each(
+    begun: float | None, now: float | None, message: str | None, configure: Configure, tmp_path: Path
+) -> None:
+    """infogan's optimizers have two rates: one rate given is another run, even where it is one of the two."""
+    digits = data.load("digits")
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(configure(tmp_path / "run", model="infogan", learning_rate=begun), digits)
+    config = configure(tmp_path / "run", model="infogan", learning_rate=now)
+    if message is None:
+        assert directory.check_resumable(config, digits.digest) == []
+    else:
+        with pytest.raises(RunError, match=message):
+            directory.check_resumable(config, digits.digest)
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_models_record_holds_its_spec_and_comes_back(model: str, configure: Configure, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", model=model)
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(config, data.load("digits"))
+    assert directory.config() == config
+    spec = directory.read()["spec"]
+    assert (spec["name"], spec["batching"]["batch_size"]) == (model, 20)
+    assert [name for name, _ in spec["optimizers"]] == [name for name, _ in models.get(model).optimizers]
 
 
 def test_a_rate_that_is_the_specs_own_is_no_other_rate(copy_of: Callable[[], Path], configure: Configure) -> None:

@@ -32,6 +32,14 @@ def test_curves_and_last_samples_of_each(paths: list[Path]) -> None:
     assert str(paths[0]) in side_by_side.described(runs, paths)
 
 
+def test_accuracies_are_no_losses_and_have_no_curve(half_stub: object, configure: Configure, tmp_path: Path) -> None:
+    paths = [tmp_path / paradigm for paradigm in PAIR]
+    for path, paradigm in zip(paths, PAIR, strict=True):
+        train(configure(path, paradigm, model="leaky_gan", steps=3))
+    runs = side_by_side.read(paths, "leaky_gan", PAIR)
+    assert runs.curves == {name: {"loss_D": [0.75] * 3, "loss_G": [2.5] * 3} for name in PAIR}
+
+
 def test_a_run_of_another_paradigm_is_refused(paths: list[Path]) -> None:
     with pytest.raises(RunError, match="is a run of vanilla_gan in gradient_tape, not vanilla_gan in tf1_graph"):
         side_by_side.read(paths[::-1], "vanilla_gan", PAIR)
