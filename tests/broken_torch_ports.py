@@ -6,6 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tf2_eager.gradient_tape.layers import Statistics
 from tf2_eager.gradient_tape.subject import Computed, Tensors
 from tf2_eager.gradient_tape.torch_gan import TorchGan
 from tfport.models.spec import Adam, BatchNorm, ModelSpec
@@ -45,7 +46,7 @@ class _FrozenDiscriminator(TorchGan):
     """D in inference mode in G's step, as a frozen Keras model has it."""
 
     def generator_step(self, batch: Tensors) -> Computed:
-        statistics: list[object] = []
+        statistics: Statistics = []
         with tf.GradientTape() as tape:
             made = self.generate_images(batch["latent_generator"], statistics)
             loss = self.loss_of(self.discriminate(made["output_norm"], None)["output_norm"], 1.0)

@@ -7,7 +7,6 @@ from importlib import metadata
 
 import tfport
 
-
 OPTIONAL = ("torch",)
 """Frameworks that are named only where they are installed."""
 

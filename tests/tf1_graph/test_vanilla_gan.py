@@ -15,7 +15,7 @@ from tfport.state import State
 
 
 def graph() -> GraphSubject:
-    return cast(GraphSubject, subjects.subject("tf1_graph"))
+    return cast(GraphSubject, subjects.subject("vanilla_gan", "tf1_graph"))
 
 
 def test_global_variables() -> None:
@@ -50,7 +50,7 @@ def test_loading_adds_no_op() -> None:
 def test_beta_powers_that_no_count_explains_are_refused() -> None:
     side = graph()
     side.load(subjects.initial())
-    power = side._beta_powers("generator")["beta_2"]
+    power = side._powers("generator")["beta_2"]
     with side.graph.as_default():
         power.load(0.5, side.session)
     with pytest.raises(CheckpointError, match="not a power of beta"):

@@ -77,7 +77,7 @@ def test_the_bound_is_reached_and_is_one_of_training_mode_alone(paradigm: str) -
     side.load(with_gamma(0.0))
     assert side.run_phase("discriminator", batches()[0])["loss_D"] == pytest.approx(LEAST, rel=1e-6)
     kind, d = "discriminator/output_norm", {}
-    arrays = dict(with_gamma(20.0).arrays)
+    arrays = dict(with_gamma(0.1).arrays)
     side.load(State("torch_gan", arrays))
     for which in ("real", "fake"):
         d[which] = side.forward(batches()[0], training=False)[f"discriminator/output/{which}"].mean()

@@ -278,9 +278,9 @@ OPTIMIZERS: dict[str, dict[str, Adam | RMSProp]] = {
     "dcgan": dict.fromkeys(("discriminator", "generator"), _NOTES_ADAM),
     "conditional_gan": dict.fromkeys(("discriminator", "generator"), _TF1_ADAM),
     "infogan": {
-        "discriminator": Adam(2e-4, 0.9, 0.999, 1e-8),
-        "generator": _TF1_ADAM,
-        "information": _TF1_ADAM,
+        "discriminator": Adam(2e-4, 0.5, 0.999, 1e-8),
+        "generator": Adam(1e-3, 0.5, 0.999, 1e-8),
+        "information": Adam(1e-3, 0.5, 0.999, 1e-8),
     },
 }
 

@@ -210,11 +210,12 @@ class KerasSubject(Subject):
 
     # --- Computation --------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
-    def _statistics_kept(self) -> Iterator[None]:
-        """Puts the moving statistics back afterwards: in training mode Keras moves them whenever it computes."""
-        kept = [np.array(variable.numpy()) for variable in self._statistics]
+    def _put_back(self, *models: Any) -> Iterator[None]:
+        """Puts moving statistics, and the metrics of some models, back: Keras moves them whenever it computes."""
+        metrics = [variable for model in models for metric in model.metrics for variable in metric.variables]
+        held = [(variable, np.array(variable.numpy())) for variable in [*self._statistics, *metrics]]
         yield
-        for variable, value in zip(self._statistics, kept, strict=True):
+        for variable, value in held:
             variable.assign(value)
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
@@ -223,7 +224,7 @@ class KerasSubject(Subject):
 
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         """Every named output, in the order of computation."""
-        with self._statistics_kept():
+        with self._put_back():
             values = self._forward_function(self.tensors(batch), training)
         return {name: value.numpy() for name, value in zip(self._output_names, values, strict=True)}
 
@@ -246,9 +247,8 @@ class KerasSubject(Subject):
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array]:
         """Gradients of the compiled loss for the variables that the phase's optimizer holds."""
         inputs, labels = self.phase_inputs(phase, batch)
-        with self._statistics_kept():
+        with self._put_back(self.compiled[phase]):
             values = self._gradient_functions[phase](*tf.nest.map_structure(tf.constant, (inputs, labels)))
-        self.compiled[phase].reset_metrics()  # Keras 2 counts the loss when it computes it
         return {
             self._names[id(variable)]: value.numpy()
             for variable, value in zip(self.held(self.spec.phase(phase).optimizer), values, strict=True)

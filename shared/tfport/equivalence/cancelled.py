@@ -2,8 +2,9 @@
 
 In training mode the normalisation takes such a bias away again. Its gradient is 0 in exact arithmetic; what is computed
 is the rounding of sums of the size of its kernel's gradient. On its own scale that noise would differ wholly in every
-precision, so the kernel's is taken. Adam then divides the noise by its own size and by epsilon at least: a step moves
-the bias by up to rate / epsilon times the noise, and the moving mean behind it follows.
+precision, so the kernel's is taken: the sum over what comes into one output, as a bias is one input of many. Adam then
+divides the noise by its own size, and by epsilon at least: a step moves the bias by rate / epsilon times it at most,
+and the moving mean behind it follows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def of_gradients(spec: ModelSpec, gradients: Mapping[str, Array]) -> dict[str, f
     found = {}
     for bias in spec.cancelled():
         if bias in gradients and _kernel(bias) in gradients:
-            found[bias] = _largest(gradients[_kernel(bias)])
+            found[bias] = _scale(gradients[_kernel(bias)], gradients[bias])
     return found
 
 
@@ -44,11 +45,12 @@ def of_state(spec: ModelSpec, arrays: Mapping[str, Array], steps: int) -> dict[s
             if not all(each in arrays for each in slots.values()):
                 continue
             for slot, of_kernel in slots.items():
-                found[slot_name(name, slot, bias)] = _largest(arrays[of_kernel])
+                found[slot_name(name, slot, bias)] = _scale(arrays[of_kernel], arrays[bias])
             if isinstance(numbers, Adam):
-                gradient, smallest = _largest(arrays[slots["m"]]), numbers.epsilon
+                gradient, smallest = _scale(arrays[slots["m"]], arrays[bias]), numbers.epsilon
             else:
-                gradient, smallest = math.sqrt(_largest(arrays[slots["rms"]])), math.sqrt(numbers.epsilon)
+                gradient = _scale(np.sqrt(arrays[slots["rms"]]), arrays[bias])
+                smallest = math.sqrt(numbers.epsilon)
             found[bias] = found[moving_mean] = steps * gradient * numbers.learning_rate / smallest
     return found
 
@@ -57,6 +59,7 @@ def _kernel(bias: str) -> str:
     return f"{bias.removesuffix('/bias')}/kernel"
 
 
-def _largest(array: Array) -> float:
-    finite = array[np.isfinite(array)]
-    return float(np.abs(finite).max(initial=0.0))
+def _scale(kernel: Array, bias: Array) -> float:
+    """The sum of magnitudes over all that comes into an output, on average over the outputs."""
+    finite = kernel[np.isfinite(kernel)]
+    return float(np.abs(finite).sum(dtype=np.float64)) / bias.size

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from tqdm import tqdm
 
 from tfport import data, models, paradigms
@@ -206,6 +207,7 @@ def _measure_elsewhere(request: Request, precision: str, pairs: Sequence[PairMea
 
 def serve(order: dict[str, Any]) -> None:
     """The other side of `_measure_elsewhere`."""
+    logging.set_verbosity(logging.ERROR)  # as the command line does in its own process
     load_tensorflow()
     fields = {**order["request"], "paradigms": tuple(order["request"]["paradigms"])}
     found = measure_here(Request(**fields), order["names"], order["allowed"])

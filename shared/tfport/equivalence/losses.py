@@ -28,6 +28,12 @@ def _log(probability: Array, floor: float = -np.inf) -> Array:
     return values
 
 
+def _weighted_log(weight: Array, probability: Array) -> Array:
+    """weight * log(probability), and 0 where the weight is 0, whatever the probability."""
+    values: Array = np.multiply(weight, _log(probability), out=np.zeros(probability.shape), where=weight != 0)
+    return values
+
+
 def _softplus(logit: Array) -> Array:
     values: Array = np.logaddexp(0.0, logit)
     return values
@@ -87,7 +93,7 @@ def _variational(modes: Modes, batch: Outputs) -> float:
     found = modes["training"]
     target, made = batch["images"], found["decoder/output"]
     mean, log_variance = found["encoder/mean"], found["encoder/log_variance"]
-    entropy = -np.mean(target * _log(made) + (1 - target) * _log(1 - made))
+    entropy = -np.mean(_weighted_log(target, made) + _weighted_log(1 - target, 1 - made))
     divergence = -0.5 * np.sum(1 + log_variance - np.exp(log_variance) - mean**2, axis=-1)
     return float(entropy + np.mean(divergence) / target.shape[1])
 

@@ -24,12 +24,13 @@ from tfport.models.spec import (
     Samples,
     Uniform,
     UpdateProtocol,
+    float32,
 )
 
 LOG_FLOOR = -100.0
 """Where BCELoss holds its logarithms."""
-GRADIENT_FLOOR = 1e-12
-"""Where BCELoss holds p(1 - p), by which it divides in its gradient."""
+GRADIENT_FLOOR = float32(1e-12)
+"""Where BCELoss holds p(1 - p), by which it divides in its gradient: a float32 in float64 too."""
 
 _ADAM = Adam(learning_rate=2e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, epsilon_after_correction=True)
 _EPOCH = math.ceil(60_000 / 512)

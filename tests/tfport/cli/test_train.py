@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-from tfport.cli import main, run
+from tfport.cli import VERBS, main, run
+from tfport.models import MODELS
+from tfport.paradigms import EXTRAS, PARADIGMS
 
 SMALL = ("--steps=2", "--batch_size=20", "--run_dir=run")
 ROOT = Path(__file__).parents[3]
@@ -56,9 +59,12 @@ def tfport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 BAD: list[tuple[tuple[str, ...], str]] = [
-    (("--model=vanila_gan",), "unknown model 'vanila_gan'. Did you mean vanilla_gan? Valid: vanilla_gan."),
+    (
+        ("--model=vanila_gan",),
+        f"unknown model 'vanila_gan'. Did you mean vanilla_gan or leaky_gan? Valid: {', '.join(sorted(MODELS))}.",
+    ),
     (("--paradigm=keras_2",), "unknown paradigm 'keras_2'. Did you mean keras2 or keras3?"),
-    (("--paradigm=",), "unknown paradigm ''. Valid: gradient_tape, keras2, keras3, tf1_graph."),
+    (("--paradigm=",), f"unknown paradigm ''. Valid: {', '.join(sorted({*PARADIGMS, *EXTRAS}))}."),
     (("--dataset=mnits",), "unknown dataset 'mnits'. Did you mean mnist or kmnist?"),
     (("--precision=flaot32",), "unknown precision 'flaot32'. Did you mean float32"),
     (("--stpes=3",), "Unknown command line flag 'stpes'. Did you mean: steps ?"),
@@ -122,7 +128,9 @@ def test_a_flagfile_that_is_no_text_is_one_message(tfport: Tfport, tmp_path: Pat
     assert "--flagfile cannot be read" in said.err
 
 
-@pytest.mark.parametrize(("word", "near"), [("trian", "Did you mean train?"), ("frobnicate", "Valid: compare, train.")])
+@pytest.mark.parametrize(
+    ("word", "near"), [("trian", "Did you mean train?"), ("frobnicate", f"Valid: {', '.join(sorted(VERBS))}.")]
+)
 def test_an_unknown_verb_is_one_message(word: str, near: str, tfport: Tfport) -> None:
     said = tfport(word)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
@@ -165,6 +173,22 @@ def test_a_run_and_its_resumption(tfport: Tfport, tmp_path: Path) -> None:
     sibling = tfport("train", "--resume", "--run_dir=run", paradigm="gradient_tape")
     assert sibling.code == 2, "python -m tf2_eager.gradient_tape does not go on with a run of tf1_graph"
     assert "begun with --paradigm=tf1_graph, not gradient_tape" in sibling.err
+
+
+def test_a_run_of_another_model_tells_the_columns_of_its_log(tfport: Tfport, tmp_path: Path) -> None:
+    said = tfport("train", *SMALL, "--model=batchnorm_gan")
+    assert said.code == 0
+    first, second = said.out.splitlines()
+    columns = re.fullmatch(
+        r"batchnorm_gan in gradient_tape: 2 steps, loss_D (\S+), accuracy_D (\S+), loss_G (\S+)\.", first
+    )
+    assert columns
+    assert second == "Run directory: run"
+    logged = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert logged[0] == "step,epoch,loss_D,accuracy_D,loss_G"
+    assert [float(each) for each in columns.groups()] == [round(float(each), 4) for each in logged[-1].split(",")[2:]]
+    assert 0 <= float(columns[2]) <= 100
+    assert (tmp_path / "run" / "accuracy.png").exists()
 
 
 def test_a_flagfile_and_flags_after_it(tfport: Tfport, tmp_path: Path) -> None:

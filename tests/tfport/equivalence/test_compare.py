@@ -76,6 +76,24 @@ def test_curves_have_one_value_a_step(report: Report) -> None:
     assert report.curves["tf1_graph"] == report.curves["gradient_tape"]
 
 
+def test_half_steps_and_moving_statistics_are_tf1s_bit_for_bit() -> None:
+    found, samples = compare(Request("batchnorm_gan", ("tf1_graph", "gradient_tape"), steps=3, batch_size=16))
+    (only,) = found.pairs
+    assert only.verdict is Verdict.IDENTICAL
+    assert [only.rung(rung).max_abs for rung in NUMERICAL] == [0.0] * len(NUMERICAL)
+    assert (found.loss_unit, found.batch_size) == ("nats", 16)
+    assert {name: list(curve) for name, curve in found.curves.items()} == dict.fromkeys(
+        ("tf1_graph", "gradient_tape"), ["loss_D_real", "loss_D_fake", "loss_G"]
+    )
+    moved = {mover.phase: {name.split("/")[-1] for name in mover.legacy} for mover in only.movers}
+    assert moved["discriminator_real"] == moved["discriminator_fake"] == {"kernel", "bias"}
+    assert moved["generator"] == {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"}
+    assert len(only.loss_checks) == 5 * 2 * 2
+    assert all(check.agrees for check in only.loss_checks)
+    assert samples["tf1_graph"].tobytes() == samples["gradient_tape"].tobytes()
+    assert samples["tf1_graph"].shape == (10, 784)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

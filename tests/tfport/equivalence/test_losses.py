@@ -108,6 +108,16 @@ ON_PROBABILITIES: dict[str, dict[str, float]] = {
     "leaky_gan_shallow": {**HALVES, "loss_G": -G_FAKE},
     "leaky_gan_slope02": {**HALVES, "loss_G": -G_FRESH},
     "dcgan": {**HALVES, "loss_G": -G_FRESH},
+}
+NORMED: dict[str, Outputs] = {
+    mode: {
+        **{name.replace("output", "output_norm"): array for name, array in each.items()},
+        **{name: 3 * array - 1 for name, array in each.items()},
+    }
+    for mode, each in PROBABILITIES.items()
+}
+"""The same probabilities after the batch normalisation that ends PyTorch's discriminator, and other logits before."""
+ON_NORMED: dict[str, dict[str, float]] = {
     "torch_gan": {"loss_D": -REAL - NOT_FAKE, "loss_G": -G_FRESH},
     "torch_gan_l2": {
         "loss_D": (0.1**2 + 0.6**2 + 0.4**2 + 0.3**2) / 4 + (0.3**2 + 0.2**2 + 0.1**2 + 0.4**2) / 4,
@@ -184,6 +194,7 @@ ON_IMAGES: dict[str, dict[str, float]] = {
 def cases() -> Iterable[tuple[str, str, float, dict[str, Outputs], Outputs]]:
     for table, modes, batch in (
         (ON_PROBABILITIES, PROBABILITIES, DRAWN),
+        (ON_NORMED, NORMED, DRAWN),
         (ON_LOGITS, LOGITS, DRAWN),
         (ON_IMAGES, CODED, IMAGES),
     ):
@@ -283,7 +294,7 @@ def test_next_to_saturation_the_bound_grows_and_stays_finite() -> None:
 def test_torchs_logarithm_ends_at_minus_100() -> None:
     saturated = {
         mode: {name: np.ones_like(array) * (name.endswith("fake")) for name, array in each.items()}
-        for mode, each in PROBABILITIES.items()
+        for mode, each in NORMED.items()
     }
     torch = get("torch_gan")
     for report, expected, far in (("loss_D", 200.0, 100.0), ("loss_G", 100.0, 0.1)):
@@ -303,6 +314,17 @@ def test_logits_never_saturate(real: float, fake: float, loss_d: float, loss_g: 
     modes = {"training": found, "inference": {}}
     for report, expected in (("loss_D", loss_d), ("loss_G", loss_g)):
         assert recomputed(get("conditional_gan"), report, modes, DRAWN)[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_pixels_saturated_on_the_right_side_are_no_trouble() -> None:
+    """A sigmoid rounds to 0 or 1 where the image is just that: 0 log 0 is 0, and on the other side it is infinite."""
+    images = {"images": np.array([[0.0, 1.0, 0.5]])}
+    still = {"encoder/mean": np.zeros((1, 2)), "encoder/log_variance": np.zeros((1, 2))}
+    for pixels, expected in (([0.0, 1.0, 0.5], math.log(2) / 3), ([0.0, 0.0, 0.5], math.inf)):
+        modes = {"training": {**still, "decoder/output": np.array([pixels])}, "inference": {}}
+        value, bound = recomputed(get("vae"), "loss", modes, images)
+        assert value == pytest.approx(expected, rel=1e-12)
+        assert LossCheck("modern", "vae", "loss", expected, value, bound).agrees is math.isfinite(expected)
 
 
 def test_an_accuracy_at_one_half_may_fall_either_way() -> None:
