@@ -3,18 +3,19 @@
 Stages: the ladder over every model in every paradigm, and longer on MNIST; the broken ports; ten kills a paradigm; the
 source's whole run; the gallery; the quality of samples over paradigms and seeds. TFPORT_DATA_DIR names the folder with
 MNIST's IDX files; the stages that need it are left out without it, and the pages say so. Written: docs/proof.md,
-docs/gallery.md, docs/quality.md, docs/pictures/*.png. With names of models as arguments, only their stages are run and
-no page is written.
+docs/gallery.md, docs/quality.md, docs/pictures/*.png. With a kind of stage (matrix, gallery or quality) and names of
+models as arguments, only those stages are run and no page is written.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from proof import gallery, kills, ladders, quality, source_run
-from proof.stages import FOLDER, Result, sources, stage
+from proof.stages import FOLDER, LADDER, Result, sources, stage
 from tfport import models
 from tfport.files import write_atomically
 from tfport.paradigms import PARADIGMS
@@ -24,34 +25,53 @@ LEFT_OUT = "Left out: TFPORT_DATA_DIR was not set.\n"
 TRAINING = ("shared/tfport/training",)
 
 
-def model_stages(names: list[str], data_dir: str | None) -> tuple[dict[str, Result], dict[str, Result]]:
-    """The ladder and the gallery of some models."""
-    matrix, pictures = {}, {}
-    for model in names:
-        now = sources(model)
-        matrix[model] = stage(f"matrix-{model}", now, lambda model=model: ladders.one_model(model))  # type: ignore[misc]
-    for model in names:
-        if data_dir:
-            pictures[model] = stage(
-                f"gallery-{model}",
-                sources(model) + f"-{gallery.LENGTHS.get(model, 0)}",
-                lambda model=model: gallery.trained(model, data_dir),  # type: ignore[misc]
-            )
-    return matrix, pictures
+def matrix_stages(names: Sequence[str]) -> dict[str, Result]:
+    """The ladder of some models."""
+    return {
+        model: stage(f"matrix-{model}", sources(model, LADDER), lambda model=model: ladders.one_model(model))  # type: ignore[misc]
+        for model in names
+    }
 
 
-def main(names: list[str]) -> None:
+def gallery_stages(names: Sequence[str], data_dir: str) -> dict[str, Result]:
+    """The gallery's runs of some models."""
+    return {
+        model: stage(
+            f"gallery-{model}",
+            f"{sources(model)}-{gallery.LENGTHS.get(model, 0)}",
+            lambda model=model: gallery.trained(model, data_dir),  # type: ignore[misc]
+        )
+        for model in names
+    }
+
+
+def some(kind: str, names: Sequence[str], data_dir: str | None) -> None:
+    """Runs the stages of one kind and of some models, and writes no page."""
+    if kind == "matrix":
+        matrix_stages(names)
+    elif data_dir is None:
+        sys.exit(LEFT_OUT.strip())
+    elif kind == "gallery":
+        gallery_stages(names, data_dir)
+    elif kind == "quality":
+        quality.models_measured(names, data_dir)
+    else:
+        sys.exit(f"{kind!r} is no kind of stage; expected matrix, gallery or quality, then names of models.")
+
+
+def main(words: Sequence[str]) -> None:
     """Runs what is missing and writes the pages."""
     data_dir = os.environ.get("TFPORT_DATA_DIR")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if names:
-        model_stages(names, data_dir)
+    if words:
+        some(words[0], words[1:] or list(models.MODELS), data_dir)
         return
-    matrix, pictures = model_stages(list(models.MODELS), data_dir)
-    now, with_training = sources(), sources(more=TRAINING)
+    matrix = matrix_stages(list(models.MODELS))
+    pictures = gallery_stages(list(models.MODELS), data_dir) if data_dir else {}
+    now, with_training = sources(more=LADDER), sources(more=TRAINING)
     mnist = stage("ladder-mnist", now, lambda: ladders.on_mnist(data_dir)) if data_dir else None
-    mistakes = stage("broken-ports", sources(more=("tests/broken_ports.py",)), ladders.broken_ports)
-    run = stage("full-run", now, lambda: source_run.whole_run(data_dir)) if data_dir else None
+    mistakes = stage("broken-ports", sources(more=(*LADDER, "tests/broken_ports.py")), ladders.broken_ports)
+    run = stage("full-run", sources(), lambda: source_run.whole_run(data_dir)) if data_dir else None
     killed = [stage(f"kills-{name}", with_training, lambda name=name: kills.kills(name)) for name in PARADIGMS]  # type: ignore[misc]
     measured = quality.all_models(data_dir) if data_dir else None
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
