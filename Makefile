@@ -30,8 +30,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist=loadgroup
 
-# PyTorch first and by itself, so that nothing else chooses its build. From PyPI it brings CUDA along; without:
-# make test-torch TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+# PyTorch first and by itself, so that nothing else chooses its build; TORCH='torch==... --index-url=...' takes another.
 $(TORCH_STAMP): pyproject.toml constraints.txt
 	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	@echo "Installing PyTorch and the packages of constraints.txt into $(TORCH_VENV) (a few minutes, once)"
@@ -40,7 +39,7 @@ $(TORCH_STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test-torch: $(TORCH_STAMP)
-	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers/test_pytorch.py
+	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ def fed_variance(layer: Any) -> np.ndarray:
     """What one training call feeds the moving variance [2], which starts at one, as a multiple of the biased one."""
     layer(IMAGES, training=True)
     moved = np.asarray(layer.moving_variance.numpy())
-    return (moved - MOMENTUM) / (1 - MOMENTUM) / IMAGES.var(axis=(0, 1, 2))
+    return np.asarray((moved - MOMENTUM) / (1 - MOMENTUM) / IMAGES.var(axis=(0, 1, 2)))
 
 
 def test_keras_2_fuses_by_default_and_is_unbiased() -> None:
