@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proof.stages import FOLDER, PICTURES, Result, train
 from tfport import models
+from tfport.training import metrics
 
 LENGTHS: dict[str, int] = {
     "batchnorm_gan": 15_000,
@@ -20,7 +21,8 @@ LENGTHS: dict[str, int] = {
 }
 """Steps of the models whose source trains for longer than a gallery should take."""
 
-PARADIGM = "gradient_tape"
+PARADIGMS = {"vanilla_gan": "tf1_graph"}
+"""Paradigm of the run where it is not gradient_tape: the source of vanilla_gan is TF1, and its losses are looked at."""
 _ALT = {
     "grid": "samples",
     "reconstructions": "test images above, their reconstructions below",
@@ -33,7 +35,7 @@ _ALT = {
 def settings(model: str) -> list[str]:
     """The words after `tfport train`, without folders."""
     length = [f"--steps={LENGTHS[model]}"] if model in LENGTHS else []
-    return [f"--model={model}", f"--paradigm={PARADIGM}", "--dataset=mnist", *length]
+    return [f"--model={model}", f"--paradigm={PARADIGMS.get(model, 'gradient_tape')}", "--dataset=mnist", *length]
 
 
 def trained(model: str, data_dir: str) -> Result:
@@ -45,7 +47,12 @@ def trained(model: str, data_dir: str) -> Result:
     for name in ("latent.png", "samples.gif"):
         if (folder / name).exists() and (name != "samples.gif" or model == "vanilla_gan"):
             shutil.copyfile(folder / name, PICTURES / f"{model}-{name}")
-    return {"model": model, "steps": record["step"], "training_images": record["dataset"]["training_images"]}
+    return {
+        "model": model,
+        "steps": record["step"],
+        "training_images": record["dataset"]["training_images"],
+        "rows": metrics.read(folder / "metrics.csv"),
+    }
 
 
 def text(results: dict[str, Result]) -> str:
@@ -65,7 +72,7 @@ def text(results: dict[str, Result]) -> str:
             f"{plane if spec.samples.kind == 'manifold' else ''}\n```\n{command}\n```\n"
         )
     return (
-        "# Gallery\n\nWritten by `make prove`. Every model as its source trains it, in gradient_tape from seed 0; the "
-        "other paradigms start\nfrom the same weights and see the same batches and noise. FOLDER is a folder with "
-        "MNIST's IDX files.\n\n" + "\n".join(parts)
+        "# Gallery\n\nWritten by `make prove`. Every model as its source trains it, in one paradigm from seed 0; the "
+        "others start from the\nsame weights and see the same batches and noise. FOLDER is a folder with MNIST's IDX "
+        "files.\n\n" + "\n".join(parts)
     )

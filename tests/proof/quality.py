@@ -16,13 +16,13 @@ from tfport.quiet import load_tensorflow
 from tfport.training.generated import images_of
 
 GANS: dict[str, int] = {
-    "vanilla_gan": 500,
-    "batchnorm_gan": 500,
-    "leaky_gan": 500,
-    "torch_gan": 500,
-    "dcgan": 60,
-    "conditional_gan": 500,
-    "infogan": 500,
+    "vanilla_gan": 300,
+    "batchnorm_gan": 300,
+    "leaky_gan": 300,
+    "torch_gan": 300,
+    "dcgan": 40,
+    "conditional_gan": 300,
+    "infogan": 300,
 }
 """GAN -> steps of each run: short, since there are twelve runs a model and Keras 2 is slow."""
 SEEDS = (0, 1, 2)

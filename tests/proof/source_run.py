@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from proof.stages import FOLDER, Result, table, train
-from tfport.training import metrics
+from proof.stages import Result, table
 
 SOURCE_D, SOURCE_G = (-0.663, -0.256), (-3.044, -2.161)
 """The range of the source's printed losses, its epochs 22 to 41 of 550 steps on 55,000 images."""
-
-
-def whole_run(data_dir: str) -> Result:
-    """55,000 steps in TF1 on the images at hand."""
-    folder = FOLDER / "full"
-    settings = ["--paradigm=tf1_graph", "--dataset=mnist", f"--data_dir={Path(data_dir).absolute()}"]
-    record = train(folder, *settings, "--log_every=550")
-    return {"training_images": record["dataset"]["training_images"], "rows": metrics.read(folder / "metrics.csv")}
 
 
 def text(result: Result) -> str:
