@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A group a file, and in files that go over all models a group a model; without pytest-xdist it means nothing."""
+    """A group a file, but a group a model for tests that have a model; without pytest-xdist it means nothing."""
     for item in items:
         model = getattr(item, "callspec", None) and item.callspec.params.get("model")  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}/{model}" if model else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(f"model {model}" if model else str(item.path)))

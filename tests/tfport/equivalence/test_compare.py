@@ -118,7 +118,7 @@ def test_repeat_finds_a_side_that_does_not_repeat_itself() -> None:
     rung = repeat_rung(Request("vanilla_gan", ("broken_ports:unseeded", "tf1_graph"), steps=2), SPEC, batches())
     assert rung.verdict is Verdict.DIFFERENT
     assert rung.first_divergence is not None
-    assert rung.first_divergence.tensor == "loss_D"
+    assert rung.first_divergence.tensor in ("loss_D", "loss_G")  # in float32 the first may happen to agree
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
