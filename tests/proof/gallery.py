@@ -11,11 +11,11 @@ from tfport import models
 from tfport.training import metrics
 
 LENGTHS: dict[str, int] = {
-    "batchnorm_gan": 15_000,
+    "batchnorm_gan": 30_000,
     "torch_gan": 4_000,
     "torch_gan_l2": 4_000,
     "autoencoder": 6_000,
-    "dcgan": 1_000,
+    "dcgan": 3_000,
     "conditional_gan": 20_000,
     "infogan": 20_000,
 }
