@@ -12,8 +12,6 @@ from tfport.training import metrics
 
 LENGTHS: dict[str, int] = {
     "batchnorm_gan": 30_000,
-    "torch_gan": 4_000,
-    "torch_gan_l2": 4_000,
     "autoencoder": 6_000,
     "dcgan": 3_000,
     "conditional_gan": 20_000,
