@@ -39,6 +39,7 @@ $(TORCH_STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test-torch: $(TORCH_STAMP)
+	@$(TORCH_VENV)/bin/python -c 'import torch'
 	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers
 
 lint: $(STAMP)

@@ -53,6 +53,24 @@ class _FrozenDiscriminator(TorchGan):
         return Computed({"loss_G": loss}, tape.gradient(loss, self.generator), statistics)
 
 
+class _MeanWithoutBias(TorchGan):
+    """The moving means are fed the mean of what comes in without the bias in front, as where it is folded away."""
+
+    def apply(self, phase: str, computed: Computed) -> None:
+        biases = {
+            id(self.g["hidden_norm"]): self.g["hidden"].bias,
+            id(self.g["output_norm"]): self.g["output"].bias,
+            id(self.d["output_norm"]): self.d["output"].bias,
+        }
+        shifted = [(norm, mean - biases[id(norm)], variance) for norm, mean, variance in computed.statistics]
+        super().apply(phase, computed._replace(statistics=shifted))
+
+
+def mean_without_bias(spec: ModelSpec, precision: str, seed: int) -> TorchGan:
+    """What a normalisation takes away in training is missing in inference."""
+    return _MeanWithoutBias(spec, precision, seed)
+
+
 def frozen_discriminator(spec: ModelSpec, precision: str, seed: int) -> TorchGan:
     """D's batch normalisation leaves training mode where D is not trained."""
     return _FrozenDiscriminator(spec, precision, seed)

@@ -68,10 +68,19 @@ def check_precision(precision: str) -> None:
         raise unknown("precision", precision, PRECISIONS)
 
 
-def check(name: str) -> None:
-    """Raises UserError unless `name` is a paradigm that can run, or is written like a factory, `module:function`."""
-    if ":" not in name:
-        get(name)
+def check(name: str, spec: ModelSpec | None = None) -> None:
+    """Checks a name before anything is built.
+
+    Raises:
+      UserError: it is neither a paradigm that can run, nor written like a factory, `module:function`; or it is an extra
+        that has no such model.
+    """
+    if ":" in name:
+        return
+    get(name)
+    if spec is not None and name in EXTRAS and spec.family not in EXTRAS[name].families:
+        has = ", ".join(EXTRAS[name].families)
+        raise UserError(f"{spec.name} has no implementation in {name}, which has these models: {has}.")
 
 
 def get(name: str) -> Paradigm:
@@ -106,10 +115,8 @@ def build(paradigm: str, spec: ModelSpec, precision: str = "float32", seed: int 
     check_precision(precision)
     if ":" in paradigm:
         return _from_factory(paradigm, spec, precision, seed)
+    check(paradigm, spec)
     package = get(paradigm).package
-    if paradigm in EXTRAS and spec.family not in EXTRAS[paradigm].families:
-        has = ", ".join(EXTRAS[paradigm].families)
-        raise UserError(f"{spec.name} has no implementation in {paradigm}, which has these models: {has}.")
     try:
         module = importlib.import_module(f"{package}.{spec.family}")
     except ModuleNotFoundError as error:

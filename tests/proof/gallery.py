@@ -6,7 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from proof.stages import FOLDER, PICTURES, Result, train
+from proof.stages import FOLDER, PICTURES, Result, sources, train
 from tfport import models
 from tfport.training import metrics
 
@@ -38,7 +38,7 @@ def settings(model: str) -> list[str]:
 
 def trained(model: str, data_dir: str) -> Result:
     """Trains one model and copies its last picture into docs/pictures."""
-    folder = FOLDER / "gallery" / model
+    folder = FOLDER / "gallery" / f"{model}-{sources(model)}"  # a run of other sources is another run
     record = train(folder, *settings(model), f"--data_dir={Path(data_dir).absolute()}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "samples" / f"step-{record['step']:010d}.png", PICTURES / f"{model}-samples.png")

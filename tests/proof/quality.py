@@ -62,7 +62,10 @@ def all_models(data_dir: str) -> Result:
     """Every cell, and the floor; goes on where an earlier call was stopped."""
     folder = str(Path(data_dir).absolute())
     real = stage("quality-floor", sources(more=_PLACES), lambda: floor(folder))
-    return {"floor": real, **models_measured(list(GANS), data_dir)}
+    dataset = data.load("mnist", folder)
+    compared = min(SAMPLES, len(measure.split_training(len(dataset.images), MEASURED_BY)[1]))
+    counts = {"compared": compared, "training": len(dataset.images), "tested": len(dataset.test_images)}
+    return {"floor": real, "counts": counts, **models_measured(list(GANS), data_dir)}
 
 
 def models_measured(names: Sequence[str], data_dir: str) -> Result:
@@ -104,13 +107,16 @@ def text(results: Result) -> str:
             rows.append([f"`{model}`", f"{steps:,}", str(seed), *shown])
         paradigms_differ, seeds_differ = spreads(results, model)
         summary.append([f"`{model}`", f"{paradigms_differ:.2f}", f"{seeds_differ:.2f}"])
-    real = results["floor"]
+    real, counts = results["floor"], results["counts"]
+    held = counts["training"] - counts["compared"]
     return f"""# Quality of samples
 
 Written by `make prove`. Log-likelihood by Parzen windows (Goodfellow et al. 2014, arXiv:1406.2661), in nats:
-{SAMPLES:,} samples of short runs on MNIST, sigma chosen on held-out training images, mean and standard error over the
-test images. Real training images in the place of samples: {real["mean"]:.1f} ± {real["standard_error"]:.1f}
-(sigma {real["sigma"]:.3f}).
+{counts["compared"]:,} samples of short runs on MNIST, sigma chosen on the {held:,} training images that are held out,
+mean and standard error over the {counts["tested"]:,} test images. With all of MNIST the paper's 10,000 samples are
+compared; of the {counts["training"]:,} training images here, {counts["compared"]:,} are left for the floor. Real training
+images in the place of samples get {real["mean"]:.1f} ± {real["standard_error"]:.1f} (sigma {real["sigma"]:.3f}).
+Variants of a model are left out.
 One cell by hand: `tfport train --model=MODEL --paradigm=PARADIGM --dataset=mnist --data_dir=FOLDER --steps=STEPS
 --seed=SEED --run_dir=RUN`, then `tfport samples --run_dir=RUN --metrics`.
 

@@ -366,6 +366,16 @@ def test_the_declared_update_protocol_is_the_one_that_runs(model: str, paradigm:
     if spec.protocol is None:
         return
     assert spec.protocol.order == "alternating"
+    normalised = {name.split("/")[0] for name, each in spec.variables().items() if not each.trainable}
+    for about in spec.phases:  # what each phase's statistics are is held by what it moves
+        expected = set()
+        if about.name == "generator":
+            expected = {"generator"} | (
+                {"discriminator"} if spec.protocol.frozen_discriminator == "training" else set()
+            )
+        elif spec.protocol.fakes == "training":
+            expected = {"generator", "discriminator"}
+        assert set(about.statistics) == expected & normalised
     steps_of_d = sum(phase.optimizer == "discriminator" for phase in spec.phases)
     assert steps_of_d == {"joint": 1, "half_steps": 2}[spec.protocol.discriminator]
     assert ("latent_generator" in batch(model)) == (spec.protocol.generator_noise == "fresh")

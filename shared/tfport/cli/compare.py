@@ -93,8 +93,8 @@ def _compared(request: Request, runs: SideBySide | None = None) -> tuple[Report,
 
 
 def _words(model: str) -> list[str]:
-    """The arguments as they were given, for one model where all were asked for."""
-    return [f"--model={model}" if word.lstrip("-") == f"model={ALL}" else word for word in app.words]
+    """The arguments as they were given; for one model where all were asked for, its name last, which is what counts."""
+    return [*app.words, f"--model={model}"] if FLAGS.model == ALL else list(app.words)
 
 
 def _all(json_path: Path | None, html_path: Path | None) -> int:
@@ -117,9 +117,10 @@ def _all(json_path: Path | None, html_path: Path | None) -> int:
         reports.append(report)
         if folder is not None:
             html.write_html(folder / f"{request.model}.html", report, grids)
+        if json_path is not None:  # what is done is kept, whatever becomes of the rest
+            write_json(json_path, {"schema": 1, "reports": [each.as_json() for each in reports]})
     terminal.print_matrix(reports)
     if json_path is not None:
-        write_json(json_path, {"schema": 1, "reports": [report.as_json() for report in reports]})
         print(f"JSON: {json_path}")
     if html_path is not None and folder is not None:
         pages = {report.model: f"{folder.name}/{report.model}.html" for report in reports}

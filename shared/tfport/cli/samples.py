@@ -22,6 +22,8 @@ from tfport.errors import UserError, whole
 from tfport.files import write_atomically, write_json
 
 FLAGS = flags.FLAGS
+_FEWEST = 100
+"""Images that the figures need."""
 
 flags.DEFINE_string("run_dir", None, "Run directory of tfport train; its newest checkpoint is taken.")
 flags.DEFINE_integer("count", 10_000, "Images to make.")
@@ -45,16 +47,37 @@ def main() -> int:
     for name in ("json", "suspects"):
         if paths[name] and not FLAGS.metrics:
             raise UserError(f"--{name} holds what --metrics measures; give --metrics too.")
-    whole("count", FLAGS.count, 1, 1_000_000)
+    given = [path for path in paths.values() if path]
+    if len(set(given)) < len(given):
+        raise UserError("two of --json, --png, --suspects and --npz name one file; give each a file of its own.")
+    whole("count", FLAGS.count, _FEWEST if FLAGS.metrics else 1, 1_000_000)
     whole("seed", FLAGS.seed, 0, 2**31 - 1)
     from tfport.report import plots
     from tfport.report import samples as pictures
     from tfport.training.generated import TrainedRun
+    from tfport.training.run_directory import spec_changes
 
-    run = TrainedRun(Path(FLAGS.run_dir))
+    path = Path(FLAGS.run_dir)
+    if not (path / "run.json").exists():
+        raise UserError(f"{path} holds no run (no run.json); name the run directory of a tfport train.")
+    run = TrainedRun(path)
     try:
-        config = run.config
-        print(f"{config.model} in {config.paradigm} after {run.step:,} steps on {config.dataset}, seed {config.seed}")
+        config, record = run.config, run.directory.read()
+        changed = spec_changes(record, config)
+        if changed:
+            raise UserError(
+                f"{path} is a run of another version of {config.model}: {changed[0]}. "
+                "Use the tfport version that made it."
+            )
+        if record["dataset"]["digest"] != run.dataset.digest:
+            raise UserError(
+                f"{path} was trained on other images than {run.dataset.source} holds now (data digest "
+                f"{str(record['dataset']['digest'])[:12]}, now {run.dataset.digest[:12]}): put the same files there."
+            )
+        print(
+            f"{config.model} in {config.paradigm} after {run.step:,} steps on {config.dataset}, seed {config.seed}; "
+            f"the run is {record['status']}"
+        )
         if paths["png"]:
             inputs = run.picture_inputs()
             plots.save_png(pictures.picture(run.spec, inputs, run.subject.generate(inputs)), paths["png"])

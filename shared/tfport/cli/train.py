@@ -22,12 +22,18 @@ from tfport.errors import UserError
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
 
-flags.DEFINE_string("paradigm", "gradient_tape", "Paradigm to train it in: tf1_graph, gradient_tape, keras2, keras3.")
+flags.DEFINE_string(
+    "paradigm",
+    "gradient_tape",
+    "Paradigm to train it in: tf1_graph, gradient_tape, keras2, keras3; torch with the extra.",
+)
 flags.DEFINE_integer("epochs", None, "Training length in epochs of the data set, in place of --steps.")
 flags.DEFINE_float("learning_rate", None, "Learning rate of every optimizer; by default the source's.")
 flags.DEFINE_string("run_dir", None, "Run directory; by default runs/<model>-<paradigm>-<dataset>-seed<seed>.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir from its newest checkpoint.")
-flags.DEFINE_integer("log_every", None, "Steps between rows of metrics.csv and TensorBoard scalars (50).")
+flags.DEFINE_integer(
+    "log_every", None, "Steps between rows of metrics.csv and TensorBoard scalars; by default the source's cadence."
+)
 flags.DEFINE_integer("sample_every", None, "Steps between sample grids; by default the source's cadence.")
 flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints (1000).")
 

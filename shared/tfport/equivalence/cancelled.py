@@ -15,10 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from tfport import randomness
 from tfport.models.spec import Adam, ModelSpec
-from tfport.state import slot_name
+from tfport.state import State, slot_name
 
 Array = np.ndarray[Any, Any]
+
+_DISTURBANCE = 0.1
+"""Deviation by which cancelled biases are moved in the warm state."""
 
 
 def of_gradients(spec: ModelSpec, gradients: Mapping[str, Array]) -> dict[str, float]:
@@ -53,6 +57,16 @@ def of_state(spec: ModelSpec, arrays: Mapping[str, Array], steps: int) -> dict[s
                 smallest = math.sqrt(numbers.epsilon)
             found[bias] = found[moving_mean] = steps * gradient * numbers.learning_rate / smallest
     return found
+
+
+def disturbed(spec: ModelSpec, state: State) -> State:
+    """The state with every cancelled bias moved by N(0, .1): nothing in training would ever move it so far."""
+    arrays = dict(state.arrays)
+    for bias in spec.cancelled():
+        if bias in arrays:
+            drawn = randomness.normal(0, f"disturbed/{bias}", 0, arrays[bias].shape) * np.float32(_DISTURBANCE)
+            arrays[bias] = arrays[bias] + drawn.astype(arrays[bias].dtype)
+    return State(state.model, arrays)
 
 
 def _kernel(bias: str) -> str:

@@ -17,6 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfport import data, models, paradigms
+from tfport.checks import check_batches
 from tfport.data.batches import Batches
 from tfport.data.samples import sample_inputs
 from tfport.equivalence.ladder import Ladder
@@ -33,8 +34,14 @@ from tfport.versions import versions
 
 REPEAT_STEPS = 50
 """Rung 0 repeats this many steps in a fresh process, or fewer where fewer were asked."""
-MAX_STEPS = 80_000
-"""Beyond some 87,000 steps TF1's beta powers have underflowed and no longer tell the count of steps."""
+MAX_UPDATES = 80_000
+"""Beyond some 87,000 updates of an Adam TF1's beta powers have underflowed and no longer tell their count."""
+
+
+def max_steps(spec: ModelSpec) -> int:
+    """How many steps can be compared: an optimizer that two phases share counts two updates a step."""
+    sharing = [sum(phase.optimizer == name for phase in spec.phases) for name, _ in spec.optimizers]
+    return MAX_UPDATES // max(sharing)
 
 
 def default_steps(spec: ModelSpec) -> int:
@@ -62,9 +69,9 @@ class Request:
         Raises:
           UserError: an unknown name, fewer than two paradigms, one of them twice, or a number out of range.
         """
-        models.get(self.model)
+        spec = models.get(self.model)
         for name in self.paradigms:
-            paradigms.check(name)
+            paradigms.check(name, spec)
         if len(self.paradigms) < 2:
             raise UserError(
                 f"--paradigms={','.join(self.paradigms)} names fewer than two: give the legacy side and at least one "
@@ -74,7 +81,7 @@ class Request:
         if twice:
             raise UserError(f"--paradigms names {', '.join(twice)} twice; a side is not compared with itself.")
         paradigms.check_precision(self.precision)
-        whole("steps", self.steps, 1, MAX_STEPS)
+        whole("steps", self.steps, 1, max_steps(spec))
         whole("seed", self.seed, 0, 2**31 - 1)
         if self.batch_size is not None:
             whole("batch_size", self.batch_size, 1, 60_000)
@@ -109,6 +116,7 @@ def compare(request: Request, command: str = "") -> tuple[Report, dict[str, Arra
     seconds: dict[str, float] = {}
     dataset = data.load(request.dataset, request.data_dir)
     spec = request.spec()
+    check_batches(Batches(spec, dataset, request.seed, request.precision))
     if request.precision == "float32":
         asked = measure_here(request, request.paradigms, [{}] * (len(request.paradigms) - 1))
         single = asked.pairs
@@ -158,7 +166,7 @@ def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Toler
     """
     spec = request.spec()
     dataset = data.load(request.dataset, request.data_dir)
-    batches = Batches(spec, dataset, request.seed, request.precision)
+    batches = check_batches(Batches(spec, dataset, request.seed, request.precision))
     sides: list[Subject] = []
     try:
         for name in names:

@@ -76,11 +76,14 @@ class Ladder:
 
     # --- Rungs 3 to 6: one state, nothing carried from one measurement to the next ------------------------------------
     def _warm(self) -> State:
-        """The state the legacy side reaches after some steps: biases have left zero, slots are filled."""
+        """The state the legacy side reaches after some steps: biases have left zero, slots are filled.
+
+        Biases that a normalisation takes away would still be near zero, and hide what leaves them out: they are moved.
+        """
         self.legacy.load(self.initial)
         for step in range(WARM_STEPS):
             self.legacy.step(self.batches[step])
-        return self.legacy.state()
+        return cancelled.disturbed(self.legacy.spec, self.legacy.state())
 
     def _still(self, state: State, step: int) -> None:
         spec, batch = self.legacy.spec, self.batches[step]
@@ -139,11 +142,12 @@ class Ladder:
                 )
 
     def _movers(self, pair: PairMeasurement, legacy: _Still, other: _Still, phase: str) -> None:
-        mover = Mover(phase, legacy.moved(phase), other.moved(phase))
-        # Whether rounding alone moves a cancelled bias is chance.
+        # Whether rounding alone moves a cancelled bias is chance: nothing is said of it.
         chance = self.legacy.spec.cancelled().keys()
-        stayed = sorted(set(mover.legacy) - set(mover.modern) - chance)
-        extra = sorted(set(mover.modern) - set(mover.legacy) - chance)
+        moved = [tuple(name for name in side.moved(phase) if name not in chance) for side in (legacy, other)]
+        mover = Mover(phase, *moved)
+        stayed = sorted(set(mover.legacy) - set(mover.modern))
+        extra = sorted(set(mover.modern) - set(mover.legacy))
         if stayed:
             pair.rung("update").fault(f"phase {phase}: {_some(stayed)} did not move on the modern side")
         if extra:

@@ -94,8 +94,8 @@ def defaults(
 ) -> RunConfig:
     """A checked config in which whatever is left out has the source's value.
 
-    Log lines and pictures come at the source's cadence, more often where the run is so short that it would have fewer
-    than a hundred lines or ten pictures.
+    Log lines and pictures come at the source's cadence, more often where the run is shorter than the source's and would
+    have fewer than a hundred lines or ten pictures.
 
     Raises:
       UserError: as `check`.
@@ -115,9 +115,14 @@ def defaults(
             learning_rate=learning_rate,
             seed=seed,
             precision=precision,
-            log_every=max(1, min(spec.log_every, steps // 100)) if log_every is None else log_every,
-            sample_every=max(1, min(spec.samples.every, steps // 10)) if sample_every is None else sample_every,
+            log_every=_cadence(spec.log_every, steps, spec.steps, 100) if log_every is None else log_every,
+            sample_every=_cadence(spec.samples.every, steps, spec.steps, 10) if sample_every is None else sample_every,
             checkpoint_every=1_000 if checkpoint_every is None else checkpoint_every,
             run_dir=run_dir or f"runs/{model}-{paradigm}-{dataset}-seed{seed}",
         )
     )
+
+
+def _cadence(every: int, steps: int, source_steps: int, times: int) -> int:
+    """The source's interval, or a shorter one that a run shorter than the source's has so many times."""
+    return every if steps >= source_steps else max(1, min(every, steps // times))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from tfport import data, paradigms, state
+from tfport.checks import check_batches
 from tfport.data.batches import Batches
 from tfport.errors import CheckpointError, TrainingDiverged
 from tfport.initial import initial_state
@@ -58,7 +59,7 @@ def train(config: RunConfig, resume: bool = False) -> Outcome:
     for warning in warnings:
         print(f"warning: {warning}.", file=sys.stderr)
     spec = config.spec()
-    batches = Batches(spec, dataset, config.seed, config.precision)
+    batches = check_batches(Batches(spec, dataset, config.seed, config.precision))
     latest = directory.latest() if resume else None
     if latest is not None:
         checkpoint.read_manifest(latest)
@@ -193,7 +194,7 @@ class _Run:
     def _why(self, step: int, report: str, value: float) -> str:
         """The message for a loss that is no number: where, what, and the likely cause."""
         about = next(phase for phase in self.subject.spec.phases if report in phase.reports)
-        if math.isinf(value) and self.subject.spec.protocol is not None:
+        if math.isinf(value) and about.sense == "maximised":
             cause = (
                 "an output of the discriminator has reached exactly 0 or 1 and its logarithm is taken as it is "
                 "(in float32 a sigmoid rounds to 1 from a logit of about 17)"

@@ -124,6 +124,12 @@ class RunDirectory:
                     f"{self.path} was begun with --{name}={old}, not {new}: leave --{name} out to go on with it, "
                     "or choose another --run_dir for a new run."
                 )
+        changed = spec_changes(record, config)
+        if changed:
+            raise RunError(
+                f"{self.path} was begun under another version of the model: {changed[0]}. "
+                "Go on with the tfport version that began it, or choose another --run_dir."
+            )
         if begun_digest != digest:
             raise RunError(
                 f"{self.path} was begun on other images (data digest {begun_digest[:12]}, "
@@ -200,6 +206,28 @@ class RunDirectory:
             except OSError:
                 raise RunError(f"another process is training in {self.path}; wait for it or stop it first.") from None
             yield
+
+
+def spec_changes(record: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Where the spec that a run was begun with is not the one of today, in words; empty where they agree.
+
+    Args:
+      record: the content of run.json.
+      config: the configuration that the run goes on with.
+    """
+    now = json.loads(json.dumps(dataclasses.asdict(config.spec())))
+    return _changes("spec", record.get("spec"), now)
+
+
+def _changes(place: str, old: Any, new: Any) -> list[str]:
+    """The places where two trees of JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = dict.fromkeys([*old, *new])
+        return [each for name in names for each in _changes(f"{place}.{name}", old.get(name), new.get(name))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [each for number, (a, b) in pairs for each in _changes(f"{place}[{number}]", a, b)]
+    return [] if old == new else [f"{place} was {old!r} and is {new!r}"]
 
 
 _LOCK = ".lock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,12 @@ def samples(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("words", "message"),
     [
         ((), "--run_dir is missing"),
-        (("--run_dir=nowhere", "--metrics"), "nowhere holds no run"),
+        (("--run_dir=nowhere", "--metrics"), "nowhere holds no run (no run.json); name the run directory"),
+        (
+            ("--run_dir=nowhere", "--metrics", "--count=99"),
+            "--count=99 is out of range: expected a whole number from 100",
+        ),
+        (("--run_dir=nowhere", "--png=a", "--npz=a"), "name one file"),
         (("--run_dir=nowhere",), "nothing to do: give --metrics, --png=FILE or --npz=FILE"),
         (("--run_dir=x", "--png=a.png", "--json=a.json"), "--json holds what --metrics measures"),
         (("--run_dir=x", "--metrics", "--count=0"), "--count=0 is out of range"),
@@ -68,6 +74,24 @@ def test_a_run_gives_its_picture_its_images_and_its_figures(run_dir: Path, tmp_p
     last = Image.open(run_dir / "samples" / "step-0000000003.png")
     assert Image.open(tmp_path / "a.png").tobytes() == last.tobytes(), "the run's own last picture"
     assert Image.open(tmp_path / "b.png").height == 3 * (2 * 28 + 1)
+
+
+def test_a_run_of_another_version_or_of_other_images_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    for change, message in (
+        (("spec", "optimizers", 0, 1, "beta_1"), "spec.optimizers[0][1].beta_1 was 0.5 and is 0.89"),
+        (("dataset", "digest"), "was trained on other images than embedded holds now"),
+    ):
+        copy = tmp_path / "copy"
+        shutil.copytree(run_dir, copy)
+        record = json.loads((copy / "run.json").read_text())
+        place = record
+        for key in change[:-1]:
+            place = place[key]
+        place[change[-1]] = 0.5
+        (copy / "run.json").write_text(json.dumps(record))
+        done = samples("--run_dir=copy", "--png=a.png", cwd=tmp_path)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+        shutil.rmtree(copy)
 
 
 def test_an_autoencoder_has_no_samples_of_its_own(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 
 from tfport import models
 from tfport.equivalence import cancelled
+from tfport.equivalence.compare import Request, compare
 from tfport.equivalence.distance import distance, first_mismatch
 from tfport.equivalence.measurement import RungMeasurement
+from tfport.equivalence.result import Verdict
 from tfport.equivalence.verdicts import FLOOR
 from tfport.initial import initial_state
 
@@ -61,3 +63,23 @@ def test_a_least_scale_never_makes_a_difference_larger() -> None:
     assert distance(left, right, 8.0).relative == 0.125
     assert first_mismatch(left, right, 0.2) is not None
     assert first_mismatch(left, right, 0.2, 8.0) is None
+
+
+def test_the_warm_state_moves_cancelled_biases_and_nothing_else() -> None:
+    before = initial_state(SPEC, 0, "float64")
+    after = cancelled.disturbed(SPEC, before)
+    changed = {name for name, array in after.arrays.items() if not np.array_equal(array, before.arrays[name])}
+    assert changed == set(SPEC.cancelled())
+    assert 0.05 < float(np.std(after.arrays[BIAS] - before.arrays[BIAS])) < 0.2
+    again, single = cancelled.disturbed(SPEC, before), cancelled.disturbed(SPEC, before.astype("float32"))
+    assert np.array_equal(again.arrays[BIAS], after.arrays[BIAS])
+    assert single.arrays[BIAS].dtype == np.float32
+
+
+def test_a_moving_mean_without_its_bias_is_found() -> None:
+    sides = ("tf1_graph", "gradient_tape", "broken_torch_ports:mean_without_bias")
+    right, wrong = compare(Request("torch_gan", sides, steps=2, batch_size=32))[0].pairs
+    assert right.verdict is Verdict.IDENTICAL
+    assert (wrong.verdict, wrong.located) == (Verdict.DIFFERENT, "update")
+    divergence = wrong.rung("update").first_divergence
+    assert divergence is not None and divergence.tensor.endswith("norm/moving_mean")

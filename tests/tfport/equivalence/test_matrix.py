@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 import subjects
 from tfport import models
-from tfport.equivalence.compare import Request, compare, default_steps
+from tfport.equivalence.compare import Request, compare, default_steps, max_steps
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Report, Verdict
+from tfport.errors import UserError
 from tfport.paradigms import PARADIGMS
 
 STEPS = 4
@@ -33,19 +35,29 @@ def report(model: str) -> Report:
 
 
 def cells(reports: Mapping[str, Report]) -> set[Cell]:
-    """What these reports speak of: the legacy side is on every rung of every pair, and alone on rung 0."""
+    """What these reports speak of, where something was compared: rung 0 is of the legacy side alone."""
     found: set[Cell] = set()
     for model, each in reports.items():
         for pair in each.pairs:
             for rung in pair.rungs:
-                found |= {(model, pair.legacy, rung.rung), (model, pair.modern, rung.rung)}
+                if rung.compared:
+                    found.add((model, pair.legacy, rung.rung))
+                    found |= {(model, pair.modern, rung.rung)} - {(model, pair.modern, "repeat")}
     return found
 
 
 def uncovered(found: set[Cell], exempt: Mapping[str, str]) -> list[Cell]:
-    """The cells of the whole matrix that are neither among `found` nor of a model with a written reason."""
+    """The cells of the whole matrix that are neither among `found` nor have a written reason."""
     whole = {(model, paradigm, rung) for model in models.MODELS for paradigm in PARADIGMS for rung in RUNGS}
-    return sorted(cell for cell in whole - found if not exempt.get(cell[0], "").strip())
+    return sorted(cell for cell in whole - found if not (exempt.get(cell[0], "").strip() or excused(cell)))
+
+
+def excused(cell: Cell) -> str:
+    """The reason why one cell of every model is not tested; empty where there is none."""
+    _, paradigm, rung = cell
+    if rung == "repeat" and paradigm != "tf1_graph":
+        return "rung 0 is asked of the legacy side; tests/tfport/training/test_resume.py repeats runs of the others"
+    return ""
 
 
 @pytest.mark.parametrize("model", RUN)
@@ -91,7 +103,25 @@ def test_a_cell_without_a_reason_is_found() -> None:
     assert uncovered(whole - {lost}, {}) == [lost]
     assert uncovered(whole - {lost}, {"dcgan": "  "}) == [lost]
     assert uncovered(whole - {lost}, {"dcgan": "a reason"}) == []
-    assert len(uncovered(set(), EXEMPT)) == len(RUN) * len(PARADIGMS) * len(RUNGS)
+    assert len(uncovered(set(), EXEMPT)) == len(RUN) * (len(PARADIGMS) * len(RUNGS) - len(PARADIGMS) + 1)
+
+
+def test_a_rung_that_compared_nothing_is_not_covered() -> None:
+    whole = report("vae")
+    (first, *others) = whole.pairs
+    emptied = tuple(replace(rung, compared=0) if rung.rung == "gradient" else rung for rung in first.rungs)
+    found = cells({"vae": replace(whole, pairs=(replace(first, rungs=emptied), *others))})
+    assert ("vae", first.modern, "gradient") not in found
+    assert ("vae", others[0].modern, "gradient") in found
+    assert ("vae", others[0].modern, "repeat") not in found
+
+
+def test_half_steps_count_twice_against_the_longest_comparison() -> None:
+    longest = {model: max_steps(models.get(model)) for model in models.MODELS}
+    assert longest["vanilla_gan"] == longest["infogan"] == longest["vae"] == 80_000
+    assert longest["leaky_gan"] == longest["dcgan"] == 40_000
+    with pytest.raises(UserError, match="--steps=40001 is out of range: expected a whole number from 1 to 40,000"):
+        Request("leaky_gan", tuple(PARADIGMS), steps=40_001).check()
 
 
 def test_convolutions_are_compared_over_fewer_steps() -> None:

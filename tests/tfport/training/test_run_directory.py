@@ -67,6 +67,12 @@ def test_other_images_under_the_same_name_are_refused(run: Path, configure: Conf
     refused(configure(run), run, contents, "begun on other images .*000000000000.*--data_dir")
 
 
+def test_a_run_of_another_version_of_the_model_is_refused(run: Path, configure: Configure, contents: Contents) -> None:
+    edit(run, lambda record: record["spec"]["optimizers"][1][1].update(beta_2=0.5))
+    message = r"another version of the model: spec\.optimizers\[1\]\[1\]\.beta_2 was 0\.5 and is 0\.99"
+    refused(configure(run), run, contents, message)
+
+
 def test_another_format_is_refused(run: Path, configure: Configure, contents: Contents) -> None:
     edit(run, lambda record: record.update(format=2))
     refused(configure(run), run, contents, "format 2.*reads format 1.*version that wrote it")
