@@ -114,9 +114,9 @@ def text(results: Result) -> str:
 Written by `make prove`. Log-likelihood by Parzen windows (Goodfellow et al. 2014, arXiv:1406.2661), in nats:
 {counts["compared"]:,} samples of short runs on MNIST, sigma chosen on the {held:,} training images that are held out,
 mean and standard error over the {counts["tested"]:,} test images. With all of MNIST the paper's 10,000 samples are
-compared; of the {counts["training"]:,} training images here, {counts["compared"]:,} are left for the floor. Real training
-images in the place of samples get {real["mean"]:.1f} ± {real["standard_error"]:.1f} (sigma {real["sigma"]:.3f}).
-Variants of a model are left out.
+compared; of the {counts["training"]:,} training images here, {counts["compared"]:,} are left for the floor.
+Real training images in the place of samples get {real["mean"]:.1f} ± {real["standard_error"]:.1f} (sigma
+{real["sigma"]:.3f}). Variants of a model are left out.
 One cell by hand: `tfport train --model=MODEL --paradigm=PARADIGM --dataset=mnist --data_dir=FOLDER --steps=STEPS
 --seed=SEED --run_dir=RUN`, then `tfport samples --run_dir=RUN --metrics`.
 
