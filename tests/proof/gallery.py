@@ -39,7 +39,8 @@ def settings(model: str) -> list[str]:
 def trained(model: str, data_dir: str) -> Result:
     """Trains one model and copies its last picture into docs/pictures."""
     folder = FOLDER / "gallery" / f"{model}-{sources(model)}"  # a run of other sources is another run
-    record = train(folder, *settings(model), f"--data_dir={Path(data_dir).absolute()}")
+    length = f"--steps={LENGTHS.get(model, models.get(model).steps)}"  # said also where a shorter run goes on
+    record = train(folder, *settings(model), length, f"--data_dir={Path(data_dir).absolute()}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "samples" / f"step-{record['step']:010d}.png", PICTURES / f"{model}-samples.png")
     for name in ("latent.png", "samples.gif"):
