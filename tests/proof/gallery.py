@@ -12,12 +12,22 @@ from tfport.training import metrics
 
 LENGTHS: dict[str, int] = {
     "batchnorm_gan": 30_000,
+    "torch_gan": 5_000,
     "autoencoder": 6_000,
     "dcgan": 3_000,
     "conditional_gan": 20_000,
     "infogan": 20_000,
 }
 """Steps of the models whose source trains for longer than a gallery should take."""
+
+REMARKS: dict[str, str] = {
+    "leaky_gan_shallow": "Without its hidden layer the generator is all but linear, and every z gives one and the same noise: the "
+    "note's mistake, in every paradigm.",
+    "torch_gan": "No digits: the batch normalisation at the end of D gives real and fake batches one mean logit, loss_D stays "
+    "at its floor of 2 ln 2, and next to no signal reaches G.",
+    "torch_gan_l2": "The same batch normalisation; least squares leave G a little more to learn from.",
+}
+"""What a reader of a picture should know."""
 
 PARADIGMS = {"vanilla_gan": "tf1_graph"}
 """Paradigm of the run where it is not gradient_tape: the source of vanilla_gan is TF1, and its losses are looked at."""
@@ -66,7 +76,8 @@ def text(results: dict[str, Result]) -> str:
         plane = f"\n![where the encoder puts the test images, by digit](pictures/{model}-latent.png)\n"
         parts.append(
             f"## {model}\n\n{spec.source[0].upper()}{spec.source[1:]}. {length}, batch {spec.batching.batch_size}, "
-            f"on {result['training_images']:,} of MNIST's training images.\n\n"
+            f"on {result['training_images']:,} of MNIST's training images. {REMARKS.get(model, '')}".rstrip()
+            + "\n\n"
             f"![{_ALT[spec.samples.kind]}](pictures/{model}-samples.png)\n"
             f"{plane if spec.samples.kind == 'manifold' else ''}\n```\n{command}\n```\n"
         )
