@@ -23,8 +23,8 @@ LENGTHS: dict[str, int] = {
 REMARKS: dict[str, str] = {
     "leaky_gan_shallow": "Without its hidden layer the generator is all but linear, and every z gives one and the same "
     "noise: the note's mistake, in every paradigm.",
-    "torch_gan": "No digits: the batch normalisation at the end of D gives real and fake batches one mean logit, loss_D "
-    "stays at its floor of 2 ln 2, and next to no signal reaches G.",
+    "torch_gan": "No digits: the batch normalisation at the end of D gives real and fake batches one mean logit, so "
+    "loss_D stays at its floor of 2 ln 2, and next to no signal reaches G.",
     "torch_gan_l2": "The same batch normalisation; least squares leave G a little more to learn from.",
 }
 """What a reader of a picture should know."""
