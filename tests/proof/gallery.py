@@ -12,7 +12,7 @@ from tfport.training import metrics
 
 LENGTHS: dict[str, int] = {
     "batchnorm_gan": 30_000,
-    "torch_gan": 5_000,
+    "torch_gan": 6_000,
     "autoencoder": 6_000,
     "dcgan": 3_000,
     "conditional_gan": 20_000,
