@@ -25,7 +25,7 @@ REMARKS: dict[str, str] = {
     "noise: the note's mistake, in every paradigm.",
     "torch_gan": "No digits: the batch normalisation at the end of D gives real and fake batches one mean logit, so "
     "loss_D stays at its floor of 2 ln 2, and next to no signal reaches G.",
-    "torch_gan_l2": "The same batch normalisation; least squares leave G a little more to learn from.",
+    "torch_gan_l2": "Under the same batch normalisation least squares bring ink to the middle, and no digits yet.",
 }
 """What a reader of a picture should know."""
 
