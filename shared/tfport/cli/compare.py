@@ -94,7 +94,10 @@ def _compared(request: Request, runs: SideBySide | None = None) -> tuple[Report,
 
 def _words(model: str) -> list[str]:
     """The arguments as they were given; for one model where all were asked for, its name last, which is what counts."""
-    return [*app.words, f"--model={model}"] if FLAGS.model == ALL else list(app.words)
+    if FLAGS.model != ALL:
+        return list(app.words)
+    given = [word for word in app.words if word.lstrip("-") != f"model={ALL}"]
+    return [*given, f"--model={model}"]
 
 
 def _all(json_path: Path | None, html_path: Path | None) -> int:

@@ -51,7 +51,8 @@ def test_all_models_get_a_page_and_a_row(tmp_path: Path) -> None:
     assert {each["model"]: each["steps"] for each in found["reports"]} == {
         model: 20 if model == "dcgan" else 200 for model in models.MODELS
     }
-    assert found["reports"][1]["command"].startswith("tfport compare --model=batchnorm_gan")
+    command = "tfport compare --html=matrix.html --json=matrix.json --model=batchnorm_gan"
+    assert found["reports"][1]["command"] == command, "what repeats this model's page"
     assert f"All {3 * len(models.MODELS)} ports of {len(models.MODELS)} models" in re.sub(r"\s+", " ", done.stdout)
 
 
