@@ -81,8 +81,9 @@ Written by `make prove` ({about}). Nothing here is typed in.
 
 ## Every model in four paradigms
 
-`tfport compare --model=all`, on the embedded digits. Figures are the largest difference as a share of its tensor's
-largest magnitude, in float32 → in float64, at the rung where float64 differs most.
+`tfport compare --model=MODEL` for each, on the embedded digits; `--model=all` goes through them in one command. Figures
+are the largest difference as a share of its tensor's largest magnitude, in float32 → in float64, at the rung where
+float64 differs most.
 
 {ladders.matrix_text(matrix)}
 ## vanilla_gan on MNIST
