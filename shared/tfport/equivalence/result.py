@@ -183,18 +183,19 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """A tree of JSON values; numbers that are not finite become strings ("nan", "inf")."""
-        tree: dict[str, Any] = {"schema": SCHEMA, **_plain(asdict(self))}
+        tree: dict[str, Any] = {"schema": SCHEMA, **plain(asdict(self))}
         for pair, result in zip(tree["pairs"], self.pairs, strict=True):
             for check, found in zip(pair["loss_checks"], result.loss_checks, strict=True):
                 check["agrees"] = found.agrees
         return tree
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A tree of what JSON knows: tuples as lists, numbers that are not finite as strings."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, StrEnum):

@@ -1,0 +1,158 @@
+"""What a check of a user's own port found, as plain frozen dataclasses, and its JSON form (schema 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tfport.equivalence.result import PairResult, plain
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class MappedVariable:
+    """One variable of the legacy side and its partner."""
+
+    legacy: str
+    modern: str
+    legacy_shape: tuple[int, ...]
+    modern_shape: tuple[int, ...]
+    transpose: tuple[int, ...] = ()
+    """Axes by which the legacy array is transposed to become the modern one; empty where it is taken as it is."""
+    reshape: bool = False
+    """Whether it is then reshaped to the modern shape."""
+    reason: str = ""
+    """Why these two: "same name", "the only one of its shape", "forward pass: 1 of 6 candidates agrees"."""
+    ambiguous: tuple[str, ...] = ()
+    """Other partners that the outputs cannot tell from this one."""
+
+
+@dataclass(frozen=True)
+class DrawRow:
+    """One place of one side where random numbers are drawn."""
+
+    side: str
+    name: str
+    kind: str
+    controlled: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A contract that a side breaks by itself, without any reference."""
+
+    side: str
+    contract: str
+    """Which: "who trained", "reported loss", "ranges", "noise", "gradients", "statistics"."""
+    phase: str
+    """Empty where it concerns no phase."""
+    text: str
+    """One sentence that names the thing and says what to do."""
+    fails: bool = True
+    """False: worth reading, and no reason to fail."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One element near the first divergence."""
+
+    index: tuple[int, ...]
+    legacy: float
+    modern: float
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where in the code the first divergence arises: the first node whose inputs agree and whose output does not."""
+
+    step: int
+    phase: str
+    modern_node: str
+    modern_kind: str
+    legacy_node: str
+    """The counterpart by variables, by inputs or by name; empty where none was found."""
+    legacy_kind: str
+    agreeing: tuple[tuple[str, str], ...]
+    """Legacy and modern names of the inputs that agree."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Legacy and modern names of the variables that the node reads."""
+    neighbours: tuple[Neighbour, ...] = ()
+    text: str = ""
+    """The whole in a sentence or two."""
+
+
+@dataclass(frozen=True)
+class PhasePair:
+    """One phase of the step and its partner, with what optimizers move it."""
+
+    legacy: str
+    modern: str
+    legacy_optimizers: tuple[str, ...] = ()
+    modern_optimizers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Contract: what one phase of one side trains."""
+
+    side: str
+    phase: str
+    moved: tuple[str, ...]
+    stayed: tuple[str, ...]
+    """Trainable variables that this phase left alone."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A whole check."""
+
+    legacy: str
+    """What the legacy side was given as ("module:factory"); empty where the modern side was checked alone."""
+    modern: str
+    legacy_kind: str
+    modern_kind: str
+    precision: str
+    steps: int
+    seed: int
+    batches: str
+    """Where the batches came from and what is in one."""
+    pair: PairResult | None = None
+    """None where the modern side was checked alone."""
+    rounding_by: str = ""
+    """How rounding was shown: "float64", "envelope", or empty where the bits agree."""
+    mapping: tuple[MappedVariable, ...] = ()
+    unmatched_legacy: tuple[str, ...] = ()
+    unmatched_modern: tuple[str, ...] = ()
+    phases: tuple[PhasePair, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+    """Legacy and modern names of the outputs that are compared."""
+    draws: tuple[DrawRow, ...] = ()
+    movements: tuple[Movement, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    location: Location | None = None
+    tolerance: float | None = None
+    """The smallest relative tolerance under which every compared tensor would have passed; None where none would."""
+    left_out: tuple[str, ...] = ()
+    """What --sample left out."""
+    notes: tuple[str, ...] = ()
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Side -> phase -> reported loss, one value a step of the free trajectory."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether the port passed: every rung held, and neither side of it breaks a contract that fails."""
+        held = self.pair is None or self.pair.verdict.equal
+        return held and not any(finding.fails for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """A tree of JSON values; numbers that are not finite become strings ("nan", "inf")."""
+        tree: dict[str, Any] = {"schema": SCHEMA, "equal": self.equal, **plain(asdict(self))}
+        if self.pair is not None:
+            for check, found in zip(tree["pair"]["loss_checks"], self.pair.loss_checks, strict=True):
+                check["agrees"] = found.agrees
+        return tree
