@@ -14,7 +14,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,77 @@ from tfport.state import State
 from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
 
 
-class RemoteSubject(Subject):
+class OtherProcess:
+    """A child process that answers method calls; requests and answers are lines of JSON, arrays travel by files."""
+
+    def __init__(self, module: str, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the process.
+
+        Args:
+          module: what it runs, with the folder for arrays as its argument.
+          name: what messages call it.
+          environment: variables set for the process beside this one's own.
+        """
+        self._name = name
+        self._folder = tempfile.TemporaryDirectory(prefix="tfport-")
+        self._log = Path(self._folder.name, "stderr.txt").open("w+")  # noqa: SIM115  closed by close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, self._folder.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=child_environment(environment),
+        )
+
+    def _call(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
+        """Asks the other process for `method`; returns (value, arrays)."""
+        answer = self._ask(method, arrays, arguments)
+        found: dict[str, Array] = {}
+        if answer["arrays"]:
+            with np.load(Path(self._folder.name, "answer.npz"), allow_pickle=False) as file:
+                found = {name: file[name] for name in answer["order"]}
+        return answer["value"], found
+
+    def _ask(self, method: str, arrays: Mapping[str, Array] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends one request and waits for its answer; raises what the other process refused."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        request = Path(self._folder.name, "request.npz")
+        if arrays is not None:
+            write_npz(request, arrays)
+        try:
+            self._process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line.endswith("\n"):
+            tail = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]
+            raise UserError(f"the process of {self._name} ended unasked: {' '.join(tail) or 'no message'}")
+        answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise getattr(errors, answer["kind"], UserError)(answer["refused"])
+        if "failed" in answer:
+            raise RuntimeError(f"{self._name} in its own process: {answer['failed']}")
+        return answer
+
+    def close(self) -> None:
+        """Ends the process and removes the files."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # a request that a dead process never took
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._log.close()
+        self._folder.cleanup()
+
+
+class RemoteSubject(OtherProcess, Subject):
     """A Subject in a process of its own, built there by `paradigms.build`."""
 
     def __init__(
@@ -50,50 +121,15 @@ class RemoteSubject(Subject):
         Raises:
           UserError: as `paradigms.build`; the process is gone then.
         """
+        super().__init__("tfport.remote", paradigm, environment)
         self.spec = spec
         self.paradigm = paradigm
         self.precision = precision
-        self._folder = tempfile.TemporaryDirectory(prefix="tfport-")
-        self._log = Path(self._folder.name, "stderr.txt").open("w+")  # noqa: SIM115  closed by close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfport.remote", self._folder.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=child_environment(environment),
-        )
         try:
             self._call("build", paradigm=paradigm, spec=encode_spec(spec), precision=precision, seed=seed)
         except BaseException:
             self.close()
             raise
-
-    def _call(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
-        """Asks the other process for `method`; returns (value, arrays)."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        request = Path(self._folder.name, "request.npz")
-        if arrays is not None:
-            np.savez(request, **dict[str, Any](arrays))  # numpy before 2.1 would take allow_pickle for an array
-        try:
-            self._process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line.endswith("\n"):
-            tail = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]
-            raise UserError(f"the process of {self.paradigm} ended unasked: {' '.join(tail) or 'no message'}")
-        answer = json.loads(line)
-        if "refused" in answer:
-            raise getattr(errors, answer["kind"], UserError)(answer["refused"])
-        if "failed" in answer:
-            raise RuntimeError(f"{self.paradigm} in its own process: {answer['failed']}")
-        found: dict[str, Array] = {}
-        if answer["arrays"]:
-            with np.load(Path(self._folder.name, "answer.npz"), allow_pickle=False) as file:
-                found = {name: file[name] for name in answer["order"]}
-        return answer["value"], found
 
     def variables(self) -> tuple[VariableInfo, ...]:
         """As the other process says."""
@@ -151,20 +187,13 @@ class RemoteSubject(Subject):
         """In the other process."""
         self._call("restore", folder=str(folder.absolute()))
 
-    def close(self) -> None:
-        """Ends the process and removes the files."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):  # a request that a dead process never took
-                self._process.stdin.close()
-        try:
-            self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._log.close()
-        self._folder.cleanup()
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """What np.savez writes, holding one array at a time; any name will do."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(arrays[name]), allow_pickle=False)
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -238,16 +267,25 @@ class _Server:
 
 def serve(folder: Path) -> None:
     """Answers requests from standard input until it closes; what frameworks print goes to standard error."""
+    server = _Server(folder)
+
+    def answered(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        value, arrays = server.answer(method, arguments)
+        if arrays:
+            write_npz(folder / "answer.npz", arrays)
+        return {"value": value, "arrays": bool(arrays), "order": list(arrays)}
+
+    answer_lines(answered)
+
+
+def answer_lines(answered: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+    """Reads requests line by line and writes what `answered` makes of each, or what it raises."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    server = _Server(folder)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            value, arrays = server.answer(request["method"], request["arguments"])
-            if arrays:
-                np.savez(folder / "answer.npz", **dict[str, Any](arrays))
-            reply = json.dumps({"value": value, "arrays": bool(arrays), "order": list(arrays)})
+            reply = json.dumps(answered(request["method"], request["arguments"]))
         except UserError as error:
             reply = json.dumps({"refused": str(error), "kind": type(error).__name__})
         except Exception as error:  # it must reach the process that asked, whatever it is

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 VERBS: dict[str, str] = {
     "train": "train a model in one paradigm: flags, progress, pictures, TensorBoard, resumable to the bit",
     "compare": "prove two or more paradigms equal, rung by rung, or find the first divergence",
+    "check": "prove a port of your own equal to its original, or find where in the code it first differs",
     "samples": "make samples of a trained run and measure them: Parzen, Frechet, classes, nearest neighbours",
     "inspect": "show a model as a paradigm has built it: layers, output shapes, parameters, what is trained",
 }

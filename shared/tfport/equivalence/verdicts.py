@@ -8,7 +8,7 @@ chosen from measured correct and broken ports; docs/proof.md, which `make prove`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, held_before
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, RungResult, Verdict, worst
@@ -54,6 +54,8 @@ def judge(
     float32: PairMeasurement,
     float64: PairMeasurement | None,
     repeat: RungResult,
+    names: Sequence[str] = RUNGS[1:],
+    enveloped: bool = False,
 ) -> PairResult:
     """The verdicts of a pair.
 
@@ -62,10 +64,13 @@ def judge(
       float32: the measurement in float32.
       float64: the measurement in float64; None when float32 has nothing to explain.
       repeat: rung 0, which concerns the legacy side alone.
+      names: the rungs that were run beside it.
+      enveloped: whether a first divergence of float32 was taken down only beyond the envelope of the legacy side, which
+        shows rounding where there is no float64.
     """
     rungs = [repeat]
-    for name in RUNGS[1:]:
-        rungs.append(_judge_rung(name, asked, float32, float64))
+    for name in names:
+        rungs.append(_judge_rung(name, asked, float32, float64, enveloped))
     held: list[str] = []
     finished = []
     for rung in rungs:
@@ -75,7 +80,8 @@ def judge(
         finished.append(rung)
         if rung.verdict.equal:
             held.append(rung.rung)
-    located = next((each.rung for each in finished[FIRST_NUMERICAL:] if not each.verdict.equal), None)
+    numerical = [each for each in finished if each.rung in RUNGS[FIRST_NUMERICAL:]]
+    located = next((each.rung for each in numerical if not each.verdict.equal), None)
     return PairResult(
         asked.legacy,
         asked.modern,
@@ -88,7 +94,11 @@ def judge(
 
 
 def _judge_rung(
-    name: str, asked: PairMeasurement, float32: PairMeasurement, float64: PairMeasurement | None
+    name: str,
+    asked: PairMeasurement,
+    float32: PairMeasurement,
+    float64: PairMeasurement | None,
+    enveloped: bool = False,
 ) -> RungResult:
     single, double = float32.rung(name), float64.rung(name) if float64 else None
     shown = asked.rung(name)
@@ -105,7 +115,7 @@ def _judge_rung(
         verdict = Verdict.SAME_DISTRIBUTION
     elif single.same_bits and (double is None or double.same_bits):
         verdict = Verdict.IDENTICAL
-    elif double is not None and not excess:
+    elif (double is not None and not excess) or (double is None and enveloped and first is None):
         verdict = Verdict.ROUNDING
     else:
         verdict = Verdict.DIFFERENT

@@ -1,0 +1,385 @@
+"""From what a user names to a Program: `module:factory`, a graph's file, or an object.
+
+A factory is a function that builds one side. It may take `dtype` or `precision` ("float32", "float64") and `seed`; it
+returns a Program, or what an adapter makes one of: a compiled Keras model, the names of a TF1 graph's parts (or
+nothing, where they can be found), a tf.compat.v1 Graph. No file's code runs unless its module is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tfport.errors import UserError
+from tfport.program import Program
+
+PRECISION_NAMES = ("dtype", "precision", "floatx")
+"""What a factory may call the parameter that takes "float32" or "float64"."""
+SUFFIXES = (".meta", ".pb")
+_TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
+
+
+class NoSuchPrecision(Exception):
+    """The side cannot be built in the precision that was asked for."""
+
+
+def named(given: Any) -> str:
+    """What a report calls a side."""
+    if isinstance(given, str):
+        return given
+    if callable(given) and hasattr(given, "__qualname__"):
+        return f"{given.__module__}:{given.__qualname__}".replace("<locals>.", "")
+    return type(given).__name__
+
+
+def is_file(given: Any) -> bool:
+    """Whether a side is given as a graph's file or a SavedModel's folder."""
+    if isinstance(given, Path):
+        return True
+    return isinstance(given, str) and (given.endswith(SUFFIXES) or Path(given).exists() or "/" in given.split(":")[0])
+
+
+def find(name: str, side: str) -> Callable[..., Any]:
+    """The function that `module:function` names; the folder one stands in is searched too.
+
+    Raises:
+      UserError: it is not written like that, cannot be imported, or is no function.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (colon and module_name and function_name):
+        raise UserError(
+            f"--{side}={name} is neither module:function nor a file that exists; expected a function to import, a "
+            ".meta file or a SavedModel's folder."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--{side}={name}: there is no module {error.name!r} to import from here; run where it stands, or add its "
+            "folder to PYTHONPATH."
+        ) from None
+    except Exception as error:  # a module of the user's may raise anything while it is imported
+        raise UserError(f"--{side}={name}: importing {module_name} raised {_said(error)}") from error
+    if not hasattr(module, function_name):
+        functions = sorted(
+            each
+            for each, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module_name
+        )
+        raise UserError(
+            f"--{side}={name}: {module_name} has no {function_name!r}; it has {', '.join(functions) or 'no functions'}."
+        )
+    function: Any = getattr(module, function_name)
+    if not callable(function):
+        raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that builds the model.")
+    return function  # type: ignore[no-any-return]
+
+
+def build(
+    given: Any, side: str, precision: str = "float32", seed: int = 0, names: Mapping[str, Any] | None = None
+) -> Program:
+    """One side, built in this process.
+
+    Args:
+      given: `module:function`, a `.meta` file, a SavedModel's folder, a function, or a Program.
+      side: "legacy" or "modern", for messages.
+      precision: "float32" or "float64".
+      seed: seeds the frameworks' and numpy's global generators, and the factory's `seed` where it takes one.
+      names: inputs, outputs, losses and train_ops of a TF1 graph, where they must be named.
+
+    Raises:
+      UserError: it cannot be built, or is nothing that an adapter knows.
+      NoSuchPrecision: it can be built, but not in this precision.
+    """
+    names = dict(names or {})
+    if isinstance(given, Program):
+        _check_precision(given, precision)
+        return given
+    if is_file(given):
+        program = _from_file(str(given), side, names)
+        _check_precision(program, precision)
+        return program
+    function = find(given, side) if isinstance(given, str) else given
+    if not callable(function):
+        return _adapted(function, named(given), side, precision, seed, names, None)
+    return _from_function(function, named(given), side, precision, seed, names)
+
+
+def takes_precision(function: Callable[..., Any]) -> str | None:
+    """The name of the factory's parameter for a precision; None where it has none."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None
+    return next((name for name in PRECISION_NAMES if name in parameters), None)
+
+
+def _from_function(
+    function: Callable[..., Any], name: str, side: str, precision: str, seed: int, names: dict[str, Any]
+) -> Program:
+    arguments: dict[str, Any] = {}
+    parameter = takes_precision(function)
+    if parameter:
+        arguments[parameter] = precision
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        parameters = {}  # type: ignore[assignment]
+    if "seed" in parameters:
+        arguments["seed"] = seed
+    needed = [
+        each.name
+        for each in parameters.values()
+        if each.default is each.empty
+        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        and each.name not in arguments
+    ]
+    if needed:
+        raise UserError(
+            f"the {side} factory {name} needs {', '.join(needed)}: expected a function without arguments; it may take "
+            "dtype and seed."
+        )
+    seed_all(seed)
+    if _is_tf1(function):
+        return _graph(function, arguments, name, side, precision, seed, names, parameter)
+    with _floatx(precision):
+        try:
+            made = function(**arguments)
+        except UserError:
+            raise
+        except RuntimeError as error:
+            if "eager execution" not in str(error):
+                raise _raised(name, side, error) from error
+            made = None
+        except Exception as error:  # whatever a user's factory raises is the user's to mend
+            if precision == "float64" and not parameter:
+                raise NoSuchPrecision(f"{name} takes no dtype and raised {_said(error)} under floatx float64") from None
+            raise _raised(name, side, error) from error
+        else:
+            return _adapted(made, name, side, precision, seed, names, parameter)
+    # A TF1 builder that was not known as one: placeholders need a graph.
+    return _graph(function, arguments, name, side, precision, seed, names, parameter)
+
+
+def _graph(
+    function: Callable[..., Any],
+    arguments: dict[str, Any],
+    name: str,
+    side: str,
+    precision: str,
+    seed: int,
+    names: dict[str, Any],
+    parameter: str | None,
+) -> Program:
+    """A factory of a TF1 graph, called in a graph of its own."""
+    from tfport.adapters import constructor
+
+    tf1_graph = constructor("tf1_graph")
+
+    if precision == "float64" and not parameter:
+        raise NoSuchPrecision(f"{name} takes no dtype")
+    returned: list[Any] = []
+
+    def builder() -> Any:
+        try:
+            returned.append(function(**arguments))
+        except UserError:
+            raise
+        except Exception as error:
+            raise _raised(name, side, error) from error
+        return returned[-1] if isinstance(returned[-1], Mapping) else None
+
+    program: Program = _guarded(lambda: tf1_graph(builder, seed=seed, precision=precision, **names), name, side)
+    if returned and isinstance(returned[0], Program):
+        program.close()
+        program = returned[0]
+    elif returned and returned[0] is not None and not isinstance(returned[0], Mapping):
+        program.close()
+        raise _wrong(name, side, returned[0])
+    _check_precision(program, precision)
+    return program
+
+
+def _adapted(
+    made: Any, name: str, side: str, precision: str, seed: int, names: dict[str, Any], parameter: str | None
+) -> Program:
+    """The Program of what a factory returned."""
+    program: Program
+    if isinstance(made, Program):
+        _check_precision(made, precision)
+        return made
+    if isinstance(made, Mapping):
+        graph = next((value.graph for value in _leaves(made) if hasattr(value, "graph")), None)
+        if graph is None or not hasattr(graph, "as_graph_def"):
+            raise _wrong(name, side, made)
+        from tfport.adapters import constructor
+
+        tf1_graph = constructor("tf1_graph")
+
+        program = _guarded(
+            lambda: tf1_graph(graph=graph, seed=seed, precision=precision, **{**made, **names}), name, side
+        )
+        _check_precision(program, precision)
+        return program
+    family = {base.__module__.split(".")[0] for base in type(made).__mro__}
+    if family & {"keras", "tf_keras"} and hasattr(made, "train_on_batch"):
+        from tfport.adapters import constructor
+
+        keras_model = constructor("keras_model")
+
+        program = _guarded(lambda: keras_model(made, seed=seed, precision=precision), name, side)
+    elif "tensorflow" in family and hasattr(made, "as_graph_def") and hasattr(made, "get_operations"):
+        from tfport.adapters import constructor
+
+        tf1_graph = constructor("tf1_graph")
+
+        program = _guarded(lambda: tf1_graph(graph=made, seed=seed, precision=precision, **names), name, side)
+    elif "torch" in family:
+        from tfport.adapters import constructor
+
+        torch_module = constructor("torch_module")
+
+        program = _guarded(lambda: torch_module(made, seed=seed, precision=precision), name, side)
+    elif "tensorflow" in family and hasattr(made, "trainable_variables"):
+        from tfport.adapters import constructor
+
+        tf_module = constructor("tf_module")
+
+        step = next((getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None)
+        program = _guarded(lambda: tf_module(made, step=step, seed=seed, precision=precision), name, side)
+    else:
+        raise _wrong(name, side, made)
+    if precision == "float64" and not parameter and program.precision != "float64":
+        program.close()
+        raise NoSuchPrecision(f"{name} takes no dtype")
+    _check_precision(program, precision)
+    return program
+
+
+def _leaves(tree: Any) -> list[Any]:
+    if isinstance(tree, Mapping):
+        return [leaf for value in tree.values() for leaf in _leaves(value)]
+    return [leaf for value in tree for leaf in _leaves(value)] if isinstance(tree, list | tuple) else [tree]
+
+
+def _from_file(given: str, side: str, names: dict[str, Any]) -> Program:
+    from tfport.adapters import constructor
+
+    from_meta, from_saved_model = constructor("from_meta"), constructor("from_saved_model")
+
+    path = Path(given)
+    if not path.exists():
+        raise UserError(
+            f"--{side}={given}: there is no such file; expected module:function, a .meta file or a SavedModel's folder."
+        )
+    if path.is_dir() or path.name == "saved_model.pb":
+        return from_saved_model(path if path.is_dir() else path.parent, **names)  # type: ignore[no-any-return]
+    if path.suffix != ".meta":
+        raise UserError(
+            f"--{side}={given} is a file whose code or pickle is not run. Name a factory as module:function, or give a "
+            ".meta file with its checkpoint, or a SavedModel's folder."
+        )
+    return from_meta(path, **names)  # type: ignore[no-any-return]
+
+
+def _guarded(make: Callable[[], Program], name: str, side: str) -> Program:
+    try:
+        return make()
+    except (UserError, NoSuchPrecision):
+        raise
+    except Exception as error:  # an adapter that meets what it does not know
+        raise UserError(f"the {side} side {name} was built, and cannot be read: {_said(error)}") from error
+
+
+def _check_precision(program: Program, precision: str) -> None:
+    if program.precision != precision:
+        raise NoSuchPrecision(f"it is built in {program.precision}")
+
+
+def _wrong(name: str, side: str, made: Any) -> UserError:
+    return UserError(
+        f"the {side} factory {name} returned {type(made).__name__}: expected a compiled Keras model, a mapping that "
+        "names the parts of a TF1 graph, or what tfport.adapters makes of a tf.Module, a GAN or a PyTorch module."
+    )
+
+
+def _raised(name: str, side: str, error: Exception) -> UserError:
+    return UserError(f"the {side} factory {name} raised {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """The error in one line, with the innermost place in the user's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if "site-packages" not in frame.filename and "tfport" not in Path(frame.filename).parts
+    ]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}{where}"
+
+
+def _is_tf1(function: Callable[..., Any]) -> bool:
+    """Whether the function uses tensorflow.compat.v1 under a name of its own, as TF1 code that still runs does."""
+    wrapped = inspect.unwrap(function)
+    names = set(getattr(getattr(wrapped, "__code__", None), "co_names", ()))
+    module_globals = getattr(wrapped, "__globals__", {})
+    for name in names:
+        value = module_globals.get(name)
+        if isinstance(value, ModuleType) and value.__name__.startswith(
+            ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
+        ):
+            return True
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and hasattr(tensorflow, "executing_eagerly") and not tensorflow.executing_eagerly()
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and whichever framework is loaded."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  user code draws from it
+    for name in ("keras", "tf_keras"):
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "utils"):
+            module.utils.set_random_seed(seed)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and hasattr(tensorflow, "random"):
+        tensorflow.random.set_seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(seed)
+
+
+class _floatx:
+    """Both Kerases' floatx set to a precision within the block; loads neither."""
+
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        if self._precision == "float64":
+            for name in ("keras", "tf_keras"):
+                importlib.import_module(name)
+        for name in ("keras", "tf_keras"):
+            module = sys.modules.get(name)
+            if module is not None and hasattr(module, "backend"):
+                self._before.append((module, module.backend.floatx()))
+                module.backend.set_floatx(self._precision)
+
+    def __exit__(self, *_: object) -> None:
+        for module, before in self._before:
+            module.backend.set_floatx(before)

@@ -1,0 +1,268 @@
+"""The numbers of one pass: what the modern side showed against what is kept of the legacy side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfport.checking.observe import MODES, Still, Trajectory
+from tfport.checking.sides import UNPAIRED
+from tfport.equivalence.measurement import PairMeasurement
+from tfport.equivalence.result import LossCheck, Mover
+
+Array = np.ndarray[Any, Any]
+Key = tuple[str, str, int]
+"""Rung, tensor, step."""
+
+ENVELOPE_SLACK = 16.0
+"""How many times further than one unit in the last place of the legacy state takes it a correct port may be."""
+ENVELOPE_FLOOR = 2.0**-20
+"""Relative difference (8 units in the last place of float32) that rounding may show whatever the envelope is."""
+REPORT_BOUND = 2.0**-14
+"""How far, relatively, a reported loss may lie from the loss: two ways to one number differ by far less."""
+MOVED = 2.0**-20
+"""A change that one side alone makes counts when it exceeds this share of the variable's largest magnitude."""
+
+
+@dataclass
+class Envelope:
+    """How far the legacy side goes when its state is disturbed by one unit in the last place."""
+
+    spans: dict[Key, float] = field(default_factory=dict)
+
+    def add(self, key: Key, base: Array, disturbed: Array) -> None:
+        """Widens the span of one tensor at one step."""
+        if base.dtype.kind != "f" or base.shape != disturbed.shape or not base.size:
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            scale = float(np.abs(base).max())
+            apart = float(np.abs(base.astype(np.float64) - disturbed.astype(np.float64)).max())
+        if math.isfinite(apart) and scale:
+            self.spans[key] = max(self.spans.get(key, 0.0), apart / scale)
+
+    def allows(self, key: Key) -> float:
+        """The relative difference that a correct port may show there."""
+        return ENVELOPE_SLACK * self.spans.get(key, 0.0) + ENVELOPE_FLOOR
+
+
+@dataclass
+class Meter:
+    """Takes down distances; what it forgives depends on what is known by then."""
+
+    pair: PairMeasurement
+    precision: str
+    by_tensor: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Rung -> tensor -> what rounding explains, in a float64 pass."""
+    envelope: Envelope | None = None
+    least: Mapping[Key, float] = field(default_factory=dict)
+    """The scale on which a float64 difference is measured at least: that of the same tensor in float32. What is zero in
+    exact arithmetic is noise of another size in each precision, and no share of itself says anything."""
+    unstable: set[str] = field(default_factory=set)
+    scales: dict[Key, float] = field(default_factory=dict)
+    largest: dict[Key, float] = field(default_factory=dict)
+    """Relative differences of this pass; the largest that rounding must explain."""
+    sampled: set[str] | None = None
+    """The tensors that --sample kept; None where it kept all."""
+    skipped: set[str] = field(default_factory=set)
+
+    def add(
+        self, rung: str, tensor: str, legacy: Any, modern: Any, step: int, phase: str | None, name: str = ""
+    ) -> None:
+        """Compares one tensor.
+
+        Args:
+          rung: where it is taken down.
+          tensor: what the report calls it.
+          legacy: the legacy side's value.
+          modern: the modern side's.
+          step: of the trajectory, or of the state that is looked at.
+          phase: that ran, if one did.
+          name: the variable's or output's bare name, by which what does not repeat is known.
+        """
+        measured = self.pair.rung(rung)
+        if self.sampled is not None and name and name not in self.sampled:
+            self.skipped.add(name)
+            return
+        if name in self.unstable:
+            measured.lack(f"{tensor} depends on random numbers that cannot be fed")
+            return
+        key = rung, tensor, step
+        left = legacy if isinstance(legacy, np.ndarray) else np.asarray(legacy, self.precision)
+        if left.dtype.kind == "f" and left.size:
+            with np.errstate(invalid="ignore"):
+                scale = float(np.abs(left).max())
+            if math.isfinite(scale):
+                self.scales[key] = max(self.scales.get(key, 0.0), scale)
+        allowed = self.by_tensor.get(rung, {}).get(tensor, 0.0)
+        if self.envelope is not None:
+            allowed = self.envelope.allows(key)
+        found = measured.add(
+            tensor,
+            legacy,
+            modern,
+            step,
+            phase,
+            {rung: {tensor: allowed}},
+            self.precision,
+            self.least.get(key, 0.0),
+        )
+        self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
+
+    def add_all(
+        self,
+        rung: str,
+        legacy: Mapping[str, Array],
+        modern: Mapping[str, Array],
+        step: int,
+        phase: str | None,
+        prefix: str = "",
+        owners: Mapping[str, str] | None = None,
+    ) -> None:
+        """Compares every name that has a partner; those without are the structure rung's to tell."""
+        for name in legacy:
+            if name in modern:
+                where = (owners or {}).get(name, phase)
+                self.add(rung, prefix + name, legacy[name], modern[name], step, where, name)
+
+
+def compare_stills(
+    meter: Meter,
+    legacy: Still,
+    modern: Still,
+    phases: Sequence[str],
+    outputs: Sequence[tuple[str, str]],
+    owners: Mapping[str, str],
+) -> None:
+    """Rungs 3 to 6 at one state."""
+    step = legacy.step
+    _forward(meter, legacy, modern, outputs)
+    for phase in phases:
+        _loss(meter, legacy, modern, phase)
+        _gradients(meter, legacy, modern, phase)
+        meter.add_all("update", legacy.after[phase], modern.after[phase], step, phase, f"{phase}/")
+        _movers(meter, legacy, modern, phase)
+    if len(phases) > 1 and legacy.after_step is not None and modern.after_step is not None:
+        meter.add_all("update", legacy.after_step, modern.after_step, step, "step", "step/", owners)
+    for role, still in (("legacy", legacy), ("modern", modern)):
+        for fault in still.faults:
+            meter.pair.rung("update").fault(f"{role}: {fault}")
+
+
+def _forward(meter: Meter, legacy: Still, modern: Still, outputs: Sequence[tuple[str, str]]) -> None:
+    for mode in MODES:
+        for one, other in outputs:
+            left, right = _output(legacy, mode, one), _output(modern, mode, other)
+            if left is None or right is None:
+                if mode == "inference":
+                    meter.pair.rung("forward").lack(f"output {one if left is None else other} was not computed")
+                continue
+            if left.size == right.size and left.shape != right.shape:
+                right = right.reshape(left.shape)
+            meter.add("forward", f"{mode}/{one}", left, right, legacy.step, None, one)
+    if not outputs:
+        meter.pair.rung("forward").lack("no output of the modern side has a partner on the legacy side")
+
+
+def _output(still: Still, mode: str, name: str) -> Array | None:
+    """An output; in inference mode an intermediate will do."""
+    if name in still.outputs[mode]:
+        return still.outputs[mode][name]
+    if mode == "inference":
+        return next((node.value for node in still.nodes.get("inference", ()) if node.name == name), None)
+    return None
+
+
+def _loss(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
+    rung = meter.pair.rung("loss")
+    one, other = legacy.objectives.get(phase), modern.objectives.get(phase)
+    if one is not None and other is not None:
+        meter.add("loss", f"{phase}/objective", one, other, legacy.step, phase)
+    compare_reports(meter, "loss", legacy.reports[phase], modern.reports[phase], legacy.step, phase)
+    for role, still in (("legacy", legacy), ("modern", modern)):
+        objective = still.objectives.get(phase)
+        reported = still.reports[phase].get("loss")
+        if objective is None or reported is None:
+            continue
+        bound = REPORT_BOUND * max(abs(objective), 1e-6)
+        check = LossCheck(role, phase, "loss", reported, objective, bound)
+        meter.pair.loss_checks.append(check)
+        if not check.agrees and role == "modern":
+            rung.fault(
+                f"{role}: phase {phase} reports a loss of {reported:.7g}, and the loss is {objective:.7g} at that state"
+            )
+
+
+def compare_reports(
+    meter: Meter, rung: str, legacy: Mapping[str, float], modern: Mapping[str, float], step: int, phase: str | None
+) -> None:
+    """What both sides report under one name."""
+    for name in legacy:
+        if name in modern:
+            tensor = name if phase is None or "/" in name else f"{phase}/{name}"
+            meter.add(rung, tensor, float(legacy[name]), float(modern[name]), step, phase or name.rpartition("/")[0])
+
+
+def _gradients(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
+    rung = meter.pair.rung("gradient")
+    if phase not in legacy.gradients or phase not in modern.gradients:
+        which = "legacy" if phase not in legacy.gradients else "modern"
+        note = f"phase {phase}: the {which} side's code shows no gradients; rung 6 holds what they do"
+        if note not in rung.notes:
+            rung.notes.append(note)
+        return
+    left, right = legacy.gradients[phase], modern.gradients[phase]
+    for name in left:
+        if name in right:
+            meter.add("gradient", f"{phase}/{name}", left[name], right[name], legacy.step, phase, name)
+        elif name in modern.without[phase]:
+            rung.fault(f"phase {phase}: the modern side's code gives no gradient for {name}")
+    for name in right:
+        if name not in left and name in legacy.without[phase]:
+            rung.fault(f"phase {phase}: the modern side's code gives a gradient for {name}, the legacy side's none")
+
+
+def _movers(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
+    known = {name for name in legacy.state if name in modern.state}
+    moved = [[name for name in still.moved(phase) if name in known] for still in (legacy, modern)]
+    rung = meter.pair.rung("update")
+    mover = Mover(phase, tuple(moved[0]), tuple(moved[1]))
+    stayed = [name for name in moved[0] if name not in moved[1] and _much(legacy, phase, name)]
+    extra = [name for name in moved[1] if name not in moved[0] and _much(modern, phase, name)]
+    if stayed:
+        rung.fault(f"phase {phase}: {some(stayed)} did not move on the modern side")
+    if extra:
+        rung.fault(f"phase {phase}: {some(extra)} moved on the modern side alone")
+    meter.pair.movers = [each for each in meter.pair.movers if each.phase != phase] + [mover]
+
+
+def _much(still: Still, phase: str, name: str) -> bool:
+    before, after = still.state[name], still.after[phase][name]
+    if before.dtype.kind != "f":
+        return True
+    return bool(np.abs(after - before).max() > MOVED * max(float(np.abs(before).max()), float(np.abs(after).max())))
+
+
+def compare_trajectories(
+    meter: Meter, rung: str, legacy: Trajectory, modern: Trajectory, owners: Mapping[str, str]
+) -> None:
+    """Reports of every step, and states where both kept them."""
+    for step, (left, right) in enumerate(zip(legacy.reports, modern.reports, strict=True)):
+        compare_reports(meter, rung, left, right, step, None)
+        if step + 1 in legacy.states and step + 1 in modern.states:
+            meter.add_all(rung, legacy.states[step + 1], modern.states[step + 1], step, "step", "", owners)
+
+
+def paired(name: str) -> bool:
+    """Whether a shared state name has a partner."""
+    return UNPAIRED not in name
+
+
+def some(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    listed = list(names)
+    shown = ", ".join(listed[:3])
+    return shown if len(listed) <= 3 else f"{shown} and {len(listed) - 3} more"

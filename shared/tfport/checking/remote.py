@@ -1,0 +1,254 @@
+"""A Program that lives in another process; arrays travel by files and are read one at a time.
+
+A user's code may call `disable_v2_behavior()`, choose a Keras, set floatx or patch what it likes: all that is global to
+a process, so a side that is named on the command line has one of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfport.checking import factories
+from tfport.checking.draws import DrawSource
+from tfport.checking.factories import NoSuchPrecision
+from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
+from tfport.remote import OtherProcess, answer_lines, write_npz
+from tfport.state import State
+from tfport.subject import Array, OptimizerInfo, VariableInfo
+
+
+class _Answer(Mapping[str, Array]):
+    """Arrays of one answer, read from its file when asked; the file goes with the object."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._names = dict.fromkeys(names)
+        self._file = np.load(path, allow_pickle=False) if names else None
+        weakref.finalize(self, path.unlink, missing_ok=True)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names or self._file is None:
+            raise KeyError(name)
+        array: Array = self._file[name]
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class RemoteProgram(OtherProcess, Program):
+    """A side in a process of its own, built there by `factories.build`."""
+
+    def __init__(
+        self, given: str, side: str, precision: str = "float32", seed: int = 0, names: Mapping[str, Any] | None = None
+    ) -> None:
+        """Starts the process and builds the side in it.
+
+        Args:
+          given: `module:function`, a `.meta` file or a SavedModel's folder.
+          side: "legacy" or "modern", for messages.
+          precision: "float32" or "float64".
+          seed: as `factories.build` takes it.
+          names: as `factories.build` takes them; plain values.
+
+        Raises:
+          UserError: as `factories.build`; the process is gone then.
+          NoSuchPrecision: it can be built, but not in this precision.
+        """
+        super().__init__("tfport.checking.remote", given)
+        self.draws = DrawSource(seed)
+        try:
+            made = self._ask(
+                "build",
+                None,
+                {"given": given, "side": side, "precision": precision, "seed": seed, "names": dict(names or {})},
+            )["value"]
+            if "no_such_precision" in made:
+                raise NoSuchPrecision(made["no_such_precision"])
+        except BaseException:
+            self.close()
+            raise
+        self.kind, self.precision, self.phases = made["kind"], made["precision"], tuple(made["phases"])
+
+    def _said(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
+        """The plain value of a method's answer."""
+        return self._answered(method, arrays, arguments)["value"]
+
+    def _arrays(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> _Answer:
+        """The arrays of a method's answer."""
+        answer = self._answered(method, arrays, arguments)
+        return _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+
+    def _answered(self, method: str, arrays: Mapping[str, Array] | None, arguments: dict[str, Any]) -> dict[str, Any]:
+        draws = {"seed": self.draws.seed, "step": self.draws.step, "aliases": dict(self.draws.aliases)}
+        answer = self._ask(method, arrays, {**arguments, "draws": draws})
+        if "not_implemented" in answer:
+            raise NotImplementedError(answer["not_implemented"])
+        return answer
+
+    def inputs(self) -> tuple[InputInfo, ...]:
+        """As the other process says."""
+        return tuple(
+            InputInfo(each["name"], None if each["shape"] is None else tuple(each["shape"]), each["dtype"])
+            for each in self._said("inputs")
+        )
+
+    def variables(self) -> tuple[VariableInfo, ...]:
+        """As the other process says."""
+        return tuple(
+            VariableInfo(**{**each, "shape": tuple(each["shape"]), "optimizers": tuple(each["optimizers"])})
+            for each in self._said("variables")
+        )
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        """As the other process says."""
+        return tuple(OptimizerInfo(**each) for each in self._said("optimizers"))
+
+    def phase_optimizers(self) -> Mapping[str, tuple[str, ...]]:
+        """As the other process says."""
+        return {phase: tuple(names) for phase, names in self._said("phase_optimizers").items()}
+
+    def random_draws(self) -> tuple[DrawInfo, ...]:
+        """As the other process says."""
+        return tuple(DrawInfo(**{**each, "phases": tuple(each["phases"])}) for each in self._said("random_draws"))
+
+    def notes(self) -> tuple[str, ...]:
+        """As the other process says."""
+        return tuple(self._said("notes"))
+
+    def state(self) -> State:
+        """The other process's state, in a file that is read tensor by tensor."""
+        return State(self._name, self._arrays("state"))
+
+    def load(self, state: State) -> None:
+        """Sends a whole state over, tensor by tensor."""
+        self._said("load", state.arrays)
+
+    def initialise(self, seed: int) -> None:
+        """In the other process."""
+        self._said("initialise", seed=seed)
+
+    def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
+        """In the other process."""
+        return dict(self._arrays("forward", batch, training=training))
+
+    def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> Sequence[Node]:
+        """In the other process."""
+        answer = self._answered("nodes", batch, {"training": training, "phase": phase})
+        values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+        return [
+            Node(each["name"], each["kind"], tuple(each["inputs"]), tuple(each["variables"]), values[str(number)])
+            for number, each in enumerate(answer["value"])
+        ]
+
+    def loss(self, phase: str, batch: Batch) -> float:
+        """In the other process."""
+        return float(self._said("loss", batch, phase=phase))
+
+    def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
+        """In the other process."""
+        answer = self._answered("gradients", batch, {"phase": phase})
+        values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+        return {name: values[name] if name in values else None for name in answer["value"]}
+
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        """In the other process."""
+        return {name: float(value) for name, value in self._said("run_phase", batch, phase=phase).items()}
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """In the other process."""
+        return {name: float(value) for name, value in self._said("step", batch).items()}
+
+    def drawn(self, phase: str, batch: Batch) -> Mapping[str, str]:
+        """In the other process."""
+        found: Mapping[str, str] = self._said("drawn", batch, phase=phase)
+        return found
+
+
+class _Server:
+    """The other side: one Program, asked line by line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program: Program | None = None
+        self.count = 0
+
+    def answered(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request."""
+        if method == "build":
+            return {"value": self.build(**arguments)}
+        program = self.program
+        assert program is not None
+        draws = arguments.pop("draws")
+        program.draws.seed, program.draws.step, program.draws.aliases = draws["seed"], draws["step"], draws["aliases"]
+        try:
+            return self._answered(program, method, arguments)
+        except NotImplementedError as error:
+            return {"not_implemented": str(error)}
+
+    def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
+        """Builds the program."""
+        try:
+            self.program = factories.build(given, side, precision, seed, names)
+        except NoSuchPrecision as reason:
+            return {"no_such_precision": str(reason)}
+        return {"kind": self.program.kind, "precision": self.program.precision, "phases": list(self.program.phases)}
+
+    def _answered(self, program: Program, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if method in ("inputs", "variables", "optimizers", "random_draws"):
+            return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
+        if method in ("phase_optimizers", "notes"):
+            value = getattr(program, method)()
+            return {"value": dict(value) if isinstance(value, Mapping) else list(value)}
+        if method == "state":
+            return self._file(program.state().arrays)
+        if method == "initialise":
+            program.initialise(arguments["seed"])
+            return {"value": None}
+        with np.load(self.folder / "request.npz", allow_pickle=False) as request:
+            if method == "load":
+                program.load(State("", request))
+                return {"value": None}
+            batch = {name: request[name] for name in request.files}
+        if method == "nodes":
+            nodes = program.nodes(batch, arguments["training"], arguments["phase"])
+            told = [
+                {"name": each.name, "kind": each.kind, "inputs": each.inputs, "variables": each.variables}
+                for each in nodes
+            ]
+            return {**self._file({str(number): each.value for number, each in enumerate(nodes)}), "value": told}
+        if method == "gradients":
+            found = program.gradients(arguments["phase"], batch)
+            held = {name: value for name, value in found.items() if value is not None}
+            return {**self._file(held), "value": list(found)}
+        if method == "forward":
+            return self._file(program.forward(batch, arguments["training"]))
+        if method == "step":
+            reports = program.step(batch)
+        elif method == "loss":
+            return {"value": float(program.loss(arguments["phase"], batch))}
+        elif method == "drawn":
+            return {"value": dict(program.drawn(arguments["phase"], batch))}
+        else:
+            reports = program.run_phase(arguments["phase"], batch)
+        return {"value": {name: float(value) for name, value in reports.items()}}
+
+    def _file(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """Writes arrays one at a time into a file of their own."""
+        self.count += 1
+        name = f"answer-{self.count}.npz"
+        write_npz(self.folder / name, arrays)
+        return {"value": None, "file": name, "order": list(arrays)}
+
+
+if __name__ == "__main__":
+    answer_lines(_Server(Path(sys.argv[1])).answered)

@@ -1,0 +1,258 @@
+"""One side of a check under the names that both sides share: the legacy side's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tfport.checking import batches as batch_names
+from tfport.checking.report import MappedVariable
+from tfport.program import Batch, Node, Program
+from tfport.state import State, iterations_name, slot_name
+from tfport.subject import OptimizerInfo, VariableInfo
+
+Array = np.ndarray[Any, Any]
+
+
+def laid_out(array: Array, pair: MappedVariable) -> Array:
+    """A legacy array in the modern side's layout."""
+    if pair.transpose:
+        array = array.transpose(pair.transpose)
+    return array.reshape(pair.modern_shape) if pair.reshape else array
+
+
+def laid_back(array: Array, pair: MappedVariable) -> Array:
+    """A modern array in the legacy side's layout."""
+    if pair.reshape:
+        array = array.reshape([pair.legacy_shape[axis] for axis in pair.transpose] or pair.legacy_shape)
+    return array.transpose(np.argsort(pair.transpose)) if pair.transpose else array
+
+
+@dataclass(frozen=True)
+class Names:
+    """How one side's own names become the shared ones."""
+
+    variables: Mapping[str, MappedVariable] = field(default_factory=dict)
+    """Own name -> its pair; a variable without a pair keeps its own name behind `unpaired`."""
+    optimizers: Mapping[str, str] = field(default_factory=dict)
+    """Own name -> shared name."""
+    phases: Mapping[str, str] = field(default_factory=dict)
+    """Shared name -> own name, in the shared order."""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Own name -> shared name."""
+
+
+UNPAIRED = "(modern side only) "
+"""Stands before the name of what has no partner."""
+
+
+class _Translated(Mapping[str, Array]):
+    """A modern state under shared names, one tensor at a time."""
+
+    def __init__(self, side: Side, own: Mapping[str, Array]) -> None:
+        self._own = own
+        self._side = side
+        self._keys = {side.shared(name): name for name in own}
+
+    def __getitem__(self, name: str) -> Array:
+        own = self._keys[name]
+        array = self._own[own]
+        pair = self._side.pair_of(own)
+        return array if pair is None or not array.ndim else laid_back(array, pair)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class _Own(Mapping[str, Array]):
+    """A shared state under one side's own names; what the shared one lacks is the side's own present value."""
+
+    def __init__(self, side: Side, shared: Mapping[str, Array], present: Mapping[str, Array]) -> None:
+        self._side, self._shared, self._present = side, shared, present
+
+    def __getitem__(self, own: str) -> Array:
+        name = self._side.shared(own)
+        present = self._present
+        if name not in self._shared:
+            return np.array(present[own])
+        array = np.asarray(self._shared[name])
+        pair = self._side.pair_of(own)
+        if pair is not None and array.ndim:
+            if array.shape != pair.legacy_shape:
+                return np.array(present[own])
+            array = laid_out(array, pair)
+        if array.dtype.kind == "f":
+            array = array.astype(self._side.program.precision, copy=False)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._present)
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+
+class Side:
+    """A Program under shared names; the legacy side's are its own."""
+
+    def __init__(self, program: Program, role: str, names: Names | None = None) -> None:
+        self.program = program
+        self.role = role
+        self.own_variables = program.variables()
+        self.own_optimizers = {each.name: each for each in program.optimizers()}
+        self.names = names or Names()
+        self._pairs: dict[str, MappedVariable] = {}
+        self.rename(self.names)
+        self._assigned: dict[str, str] | None = None
+
+    def rename(self, names: Names) -> None:
+        """Takes other names."""
+        self.names = names
+        self.phases = tuple(names.phases) or self.program.phases
+        self.program.draws.aliases = {own: shared for shared, own in names.phases.items()}
+        self._held = [each.name for each in self.own_variables]
+
+    # --- Names --------------------------------------------------------------------------------------------------------
+    def pair_of(self, own: str) -> MappedVariable | None:
+        """The pair that a variable, or a slot by the variable it belongs to, has."""
+        variable = _variable_of(own)
+        return self.names.variables.get(variable) if variable else None
+
+    def shared(self, own: str) -> str:
+        """The shared name of one of the side's own state names."""
+        variable = _variable_of(own)
+        if not own.startswith("optimizer/"):
+            return self._shared_variable(own)
+        _, optimizer, slot, *_ = own.split("/", 3)
+        optimizer = self.names.optimizers.get(optimizer, optimizer)
+        if not variable:
+            return iterations_name(optimizer)
+        return slot_name(optimizer, slot, self._shared_variable(variable))
+
+    def _shared_variable(self, own: str) -> str:
+        if self.role == "legacy":
+            return own
+        pair = self.names.variables.get(own)
+        return pair.legacy if pair else UNPAIRED + own
+
+    def own_phase(self, phase: str) -> str:
+        """The side's own name of a phase."""
+        return self.names.phases.get(phase, phase)
+
+    # --- What it is ---------------------------------------------------------------------------------------------------
+    def variables(self) -> tuple[VariableInfo, ...]:
+        """The variables under shared names; trainable means that an optimizer holds it."""
+        found = []
+        for each in self.own_variables:
+            pair = self.names.variables.get(each.name)
+            holders = tuple(self.names.optimizers.get(name, name) for name in each.optimizers)
+            found.append(
+                replace(
+                    each,
+                    name=self._shared_variable(each.name),
+                    shape=pair.legacy_shape if pair else each.shape,
+                    trainable=bool(holders),
+                    optimizers=holders,
+                )
+            )
+        return tuple(found)
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        """The optimizers under shared names; numbers rounded to float32, as TF1 keeps them."""
+        return tuple(
+            OptimizerInfo(
+                self.names.optimizers.get(each.name, each.name),
+                each.algorithm,
+                {name: float(np.float32(number)) for name, number in each.hyperparameters.items()},
+            )
+            for each in self.program.optimizers()
+        )
+
+    # --- State --------------------------------------------------------------------------------------------------------
+    def state(self) -> State:
+        """The present state under shared names, read tensor by tensor."""
+        state = self.program.state()
+        return State(state.model, _Translated(self, state.arrays) if self.role != "legacy" else state.arrays)
+
+    def load(self, shared: Mapping[str, Array]) -> None:
+        """Takes over what it has a place for; the rest keeps the value it has."""
+        present = self.program.state()
+        self.program.load(State(present.model, _Own(self, shared, present.arrays)))
+
+    # --- Computation --------------------------------------------------------------------------------------------------
+    def feed(self, batch: Batch) -> Batch:
+        """The batch under the names of the side's inputs; floats in its precision."""
+        if self._assigned is None:
+            self._assigned = batch_names.assign(batch, self.program.inputs(), self.role)
+        fed = {own: batch[name] for own, name in self._assigned.items()}
+        spare = {name: array for name, array in batch.items() if name not in self._assigned.values()}
+        whole = {**spare, **fed}
+        return {
+            name: array.astype(self.program.precision) if array.dtype.kind == "f" else array
+            for name, array in whole.items()
+        }
+
+    def at(self, step: int) -> None:
+        """Draws from now on are those of this step."""
+        self.program.draws.step = step
+
+    def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
+        """Outputs; those that have a partner under shared names, the others under their own."""
+        found = self.program.forward(self.feed(batch), training)
+        return {self.names.outputs.get(name, name): value for name, value in found.items()}
+
+    def nodes(self, batch: Batch, training: bool = False, phase: str | None = None) -> Sequence[Node]:
+        """Intermediates, variables under shared names."""
+        nodes = self.program.nodes(self.feed(batch), training, self.own_phase(phase) if phase else None)
+        if self.role == "legacy":
+            return nodes
+        return [replace(node, variables=tuple(map(self._shared_variable, node.variables))) for node in nodes]
+
+    def loss(self, phase: str, batch: Batch) -> float:
+        """The phase's objective."""
+        return self.program.loss(self.own_phase(phase), self.feed(batch))
+
+    def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
+        """What the phase hands to its optimizer, in the shared layout."""
+        found: dict[str, Array | None] = {}
+        for own, gradient in self.program.gradients(self.own_phase(phase), self.feed(batch)).items():
+            pair = self.names.variables.get(own)
+            back = gradient is not None and pair is not None and self.role != "legacy"
+            found[self._shared_variable(own)] = laid_back(gradient, pair) if back else gradient  # type: ignore[arg-type]
+        return found
+
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        """Runs one phase."""
+        reports = self.program.run_phase(self.own_phase(phase), self.feed(batch))
+        return {name: float(value) for name, value in reports.items()}
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Runs the whole step; reports as "<shared phase>/<name>"."""
+        back = {own: shared for shared, own in self.names.phases.items()}
+        found = {}
+        for name, value in self.program.step(self.feed(batch)).items():
+            phase, _, report = name.rpartition("/")
+            found[f"{back.get(phase, phase)}/{report}"] = float(value)
+        return found
+
+    def drawn(self, phase: str, batch: Batch) -> Mapping[str, str]:
+        """What one run of the phase draws when nobody feeds it."""
+        return self.program.drawn(self.own_phase(phase), self.feed(batch))
+
+    def close(self) -> None:
+        """Frees the program."""
+        self.program.close()
+
+
+def _variable_of(own: str) -> str:
+    """The variable that a state name belongs to; empty for a count of steps."""
+    if not own.startswith("optimizer/"):
+        return own
+    parts = own.split("/", 3)
+    return parts[3] if len(parts) == 4 else ""

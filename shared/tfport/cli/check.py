@@ -1,0 +1,144 @@
+"""Proves a port of your own equal to its original, or finds the first divergence and where in the code it arises.
+
+A side is a function that builds it, written module:function, or the legacy side a TF1 graph's .meta file (its checkpoint
+beside it) or a SavedModel's folder. A function returns a compiled Keras model, builds a TF1 graph, or returns what
+tfport.adapters makes of a GAN, a tf.Module or a PyTorch module. Where it takes dtype, rounding is shown in float64.
+
+Examples:
+  tfport check --legacy=train_tf1:build --modern=train_keras:model --batches=data:batch --html=report.html
+  tfport check --legacy=model.ckpt-1000.meta --modern=train_keras:model --batches=data:batch --steps=50
+  tfport check --modern=train_keras:model --batches=data:batch
+
+Without --legacy the modern side is held against contracts that need no reference: who trains in each phase, whether the
+reported loss is the loss, ranges, noise that repeats, gradients that are zero, statistics that never move.
+
+Exit codes: 0 equal, or no contract broken; 1 different or not comparable; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfport.cli import app
+from tfport.cli.outputs import output_file
+from tfport.equivalence.result import RUNGS
+from tfport.errors import UserError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("legacy", None, "The original: module:function, a .meta file, or a SavedModel's folder.")
+flags.DEFINE_string("modern", None, "The port: module:function.")
+flags.DEFINE_string(
+    "batches",
+    None,
+    "module:function, of the step's number or of nothing, that gives a batch (input name -> array), or several.",
+)
+flags.DEFINE_integer("steps", 20, "Steps of the trajectories.")
+flags.DEFINE_string("precision", "float32", "float32 or float64: what is shown; rounding is shown by the other too.")
+flags.DEFINE_integer("seed", 0, "Seed of everything that is drawn.")
+flags.DEFINE_string("mapping", None, "File that settles which variable is which; the rest is matched.")
+flags.DEFINE_string("write_mapping", None, "File to write the found mapping to, for editing.")
+flags.DEFINE_string("sample", None, "Bounds for large models: steps:N, tensors:N or both.")
+flags.DEFINE_list("rungs", [], "Rungs to ask, by number or name, with ranges: 1,3-6. All by default.")
+flags.DEFINE_list("inputs", [], "Of a legacy TF1 graph: its placeholders by name.")
+flags.DEFINE_list("outputs", [], "Of a legacy TF1 graph: its outputs by name.")
+flags.DEFINE_list("losses", [], "Of a legacy TF1 graph: its loss by name, or phase=name for each phase.")
+flags.DEFINE_list("train_ops", [], "Of a legacy TF1 graph: its train op by name, or phase=name in the order they run.")
+flags.DEFINE_string("json", None, "File to write the report to as JSON.")
+flags.DEFINE_string("junit", None, "File to write the report to as JUnit XML, for a build server.")
+flags.DEFINE_string("html", None, "File to write the report to as one self-contained page.")
+
+
+def rungs(words: list[str]) -> tuple[str, ...]:
+    """The rungs that words such as "1", "3-6" or "update" name, in order.
+
+    Raises:
+      UserError: a word names none.
+    """
+    found: set[str] = set()
+    for word in words:
+        low, dash, high = word.partition("-")
+        if word in RUNGS:
+            found.add(word)
+        elif low.isdigit() and (not dash or high.isdigit()) and int(low) <= int(high or low) < len(RUNGS):
+            found.update(RUNGS[int(low) : int(high or low) + 1])
+        else:
+            valid = ", ".join(f"{number} {name}" for number, name in enumerate(RUNGS))
+            raise UserError(f"--rungs={','.join(words)}: {word!r} is no rung. Valid: {valid}, and ranges such as 3-6.")
+    return tuple(name for name in RUNGS if name in found) or RUNGS
+
+
+def names() -> dict[str, Any]:
+    """What the flags name of a TF1 graph."""
+    found: dict[str, Any] = {}
+    for flag in ("inputs", "outputs"):
+        if FLAGS[flag].value:
+            found[flag] = list(FLAGS[flag].value)
+    for flag in ("losses", "train_ops"):
+        words = FLAGS[flag].value
+        if not words:
+            continue
+        pairs = [word.partition("=") for word in words]
+        if len(words) == 1 and not pairs[0][1]:
+            found[flag] = words[0]
+        elif all(phase and tensor for phase, _, tensor in pairs):
+            found[flag] = {phase: tensor for phase, _, tensor in pairs}
+        else:
+            raise UserError(f"--{flag}={','.join(words)}: expected one name, or phase=name for each phase.")
+    return found
+
+
+def main() -> int:
+    """Checks as the flags say; returns the exit code."""
+    places = {flag: output_file(flag) for flag in ("json", "junit", "html", "write_mapping")}
+    given = [path for path in places.values() if path is not None]
+    twice = next((path for path in given if given.count(path) > 1), None)
+    if twice is not None:
+        raise UserError(f"two outputs name {twice}; give each a file of its own.")
+    if FLAGS.modern is None:
+        raise UserError("--modern is missing: name the function that builds the port, as module:function.")
+    asked = rungs(FLAGS.rungs)
+    from tfport.checking.check import check
+
+    report = check(
+        FLAGS.legacy,
+        FLAGS.modern,
+        FLAGS.batches,
+        steps=FLAGS.steps,
+        precision=FLAGS.precision,
+        seed=FLAGS.seed,
+        mapping=Path(FLAGS.mapping) if FLAGS.mapping else None,
+        write_mapping=places["write_mapping"],
+        sample=FLAGS.sample,
+        rungs=asked,
+        names=names(),
+        isolated=True,
+        progress=sys.stderr is not None,
+        command=shlex.join(["tfport", "check", *app.words]),
+    )
+    from tfport.report import check_terminal
+
+    check_terminal.print_check(report)
+    if places["json"] is not None:
+        from tfport.files import write_json
+
+        write_json(places["json"], report.as_json())
+        print(f"JSON: {places['json']}")
+    if places["junit"] is not None:
+        from tfport.report.junit import write_junit
+
+        write_junit(places["junit"], report)
+        print(f"JUnit: {places['junit']}")
+    if places["html"] is not None:
+        from tfport.report.check_html import write_check
+
+        write_check(places["html"], report)
+        print(f"Report: {places['html']}")
+    if places["write_mapping"] is not None:
+        print(f"Mapping: {places['write_mapping']}")
+    return 0 if report.equal else 1
