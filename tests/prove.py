@@ -1,10 +1,12 @@
 """`make prove`: the long proofs. Every stage leaves its result in runs/prove and is not run again while it stands.
 
 Stages: the ladder over every model in every paradigm, and longer on MNIST; the broken ports; ten kills a paradigm; the
-source's whole run; the gallery; the quality of samples over paradigms and seeds. TFPORT_DATA_DIR names the folder with
-MNIST's IDX files; the stages that need it are left out without it, and the pages say so. Written: docs/proof.md,
-docs/gallery.md, docs/quality.md, docs/pictures/*.png. With a kind of stage (matrix, gallery or quality) and names of
-models as arguments, only those stages are run and no page is written.
+source's whole run; the gallery; the quality of samples over paradigms and seeds; `tfport check` on random ports
+(campaign), and its time and memory by size (sizes). TFPORT_DATA_DIR names the folder with MNIST's IDX files; the stages
+that need it are left out without it, and the pages say so. Written: docs/proof.md, docs/gallery.md, docs/quality.md,
+docs/campaign.md, docs/sizes.md, docs/pictures/*.png. With a kind of stage (matrix, gallery or quality) and names of
+models as arguments, only those stages are run and no page is written; with campaign or sizes, only that one, with its
+page.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proof import gallery, kills, ladders, quality, source_run
+from proof import campaign, gallery, kills, ladders, quality, sizes, source_run
 from proof.stages import FOLDER, LADDER, Result, sources, stage
 from tfport import models
 from tfport.files import write_atomically
@@ -22,6 +24,7 @@ from tfport.paradigms import PARADIGMS
 from tfport.versions import versions
 
 LEFT_OUT = "Left out: TFPORT_DATA_DIR was not set.\n"
+CHECKS = ("campaign", "sizes")
 TRAINING = ("shared/tfport/training",)
 
 
@@ -45,9 +48,23 @@ def gallery_stages(names: Sequence[str], data_dir: str) -> dict[str, Result]:
     }
 
 
+def checks(kind: str) -> list[str]:
+    """The campaign, or the sizes, with its page; returns what is not proven."""
+    if kind == "campaign":
+        ports = campaign.result()
+        write_atomically(Path("docs/campaign.md"), campaign.text(ports))
+        return campaign.failures(ports)
+    rows = sizes.result()
+    write_atomically(Path("docs/sizes.md"), sizes.text(rows))
+    return sizes.failures(rows)
+
+
 def some(kind: str, names: Sequence[str], data_dir: str | None) -> None:
     """Runs the stages of one kind and of some models, and writes no page."""
-    if kind == "matrix":
+    if kind in CHECKS:
+        if failed := checks(kind):
+            sys.exit("not proven: " + "; ".join(failed))
+    elif kind == "matrix":
         matrix_stages(names)
     elif data_dir is None:
         sys.exit(LEFT_OUT.strip())
@@ -56,7 +73,9 @@ def some(kind: str, names: Sequence[str], data_dir: str | None) -> None:
     elif kind == "quality":
         quality.models_measured(names, data_dir)
     else:
-        sys.exit(f"{kind!r} is no kind of stage; expected matrix, gallery or quality, then names of models.")
+        sys.exit(
+            f"{kind!r} is no kind of stage; expected campaign or sizes, or matrix, gallery or quality, then models."
+        )
 
 
 def main(words: Sequence[str]) -> None:
@@ -115,8 +134,10 @@ stopped.
     write_atomically(Path("docs/proof.md"), text)
     write_atomically(Path("docs/gallery.md"), gallery.text(pictures) if pictures else f"# Gallery\n\n{LEFT_OUT}")
     write_atomically(Path("docs/quality.md"), quality.text(measured) if measured else f"# Quality\n\n{LEFT_OUT}")
-    print("docs/proof.md, docs/gallery.md and docs/quality.md are written.")
     failed = [*ladders.failures(matrix, mistakes), *kills.failures(killed)]
+    for kind in CHECKS:
+        failed += checks(kind)
+    print("docs/proof.md, gallery.md, quality.md, campaign.md and sizes.md are written.")
     if measured:
         failed += quality.failures(measured)
     if failed:

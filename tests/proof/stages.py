@@ -51,6 +51,16 @@ def sources(model: str = "vanilla_gan", more: Sequence[str] = ()) -> str:
     return digest.hexdigest()[:12]
 
 
+def digest(places: Sequence[str]) -> str:
+    """The first digits of a SHA-256 over files, and folders of them, for stages that no model of ours is part of."""
+    found = hashlib.sha256()
+    for place in places:
+        path = Path(place)
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found.update(f"{file}\n".encode() + file.read_bytes())
+    return found.hexdigest()[:12]
+
+
 def stage(name: str, now: str, work: Callable[[], Result]) -> Result:
     """The stage's result, from disk where it is there and the sources `now` made it."""
     path = FOLDER / f"{name}.json"

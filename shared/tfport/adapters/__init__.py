@@ -23,8 +23,13 @@ _CONSTRUCTORS: dict[str, str] = {
 __all__ = sorted(_CONSTRUCTORS)
 
 
+def constructor(name: str) -> Any:
+    """A constructor by its public name; its module is imported now."""
+    return getattr(importlib.import_module(_CONSTRUCTORS[name]), name)
+
+
 def __getattr__(name: str) -> Any:
     """Finds a constructor and imports its module."""
     if name not in _CONSTRUCTORS:
         raise AttributeError(f"tfport.adapters has no {name!r}; it has {', '.join(sorted(_CONSTRUCTORS))}.")
-    return getattr(importlib.import_module(_CONSTRUCTORS[name]), name)
+    return constructor(name)

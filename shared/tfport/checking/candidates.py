@@ -19,7 +19,7 @@ Candidates = tuple[Array, Array, Array]
 
 
 def kind(sampler: str, range_max: int, unique: bool) -> str:
-    """What the draw is keyed by in `DrawSource.number`: `kind("log_uniform", 50, True)`; the shape is (num_sampled,)."""
+    """What `DrawSource.number` keys the draw by, its shape being (num_sampled,): `kind("log_uniform", 50, True)`."""
     return f"{sampler}_candidates {range_max} {unique}"
 
 

@@ -90,7 +90,7 @@ def find(name: str, side: str) -> Callable[..., Any]:
 def build(
     given: Any, side: str, precision: str = "float32", seed: int = 0, names: Mapping[str, Any] | None = None
 ) -> Program:
-    """One side, built in this process.
+    """One side, built in this process; a Keras side needs `Floatx` around its whole life.
 
     Args:
       given: `module:function`, a `.meta` file, a SavedModel's folder, a function, or a Program.
@@ -154,21 +154,19 @@ def _from_function(
     seed_all(seed)
     if _is_tf1(function):
         return _graph(function, arguments, name, side, precision, seed, names, parameter)
-    with _floatx(precision):
-        try:
-            made = function(**arguments)
-        except UserError:
-            raise
-        except RuntimeError as error:
-            if "eager execution" not in str(error):
-                raise _raised(name, side, error) from error
-            made = None
-        except Exception as error:  # whatever a user's factory raises is the user's to mend
-            if precision == "float64" and not parameter:
-                raise NoSuchPrecision(f"{name} takes no dtype and raised {_said(error)} under floatx float64") from None
+    try:
+        made = function(**arguments)
+    except UserError:
+        raise
+    except RuntimeError as error:
+        if "eager execution" not in str(error):
             raise _raised(name, side, error) from error
-        else:
-            return _adapted(made, name, side, precision, seed, names, parameter)
+    except Exception as error:  # whatever a user's factory raises is the user's to mend
+        if precision == "float64" and not parameter:
+            raise NoSuchPrecision(f"{name} takes no dtype and raised {_said(error)} under floatx float64") from None
+        raise _raised(name, side, error) from error
+    else:
+        return _adapted(made, name, side, precision, seed, names, parameter)
     # A TF1 builder that was not known as one: placeholders need a graph.
     return _graph(function, arguments, name, side, precision, seed, names, parameter)
 
@@ -239,7 +237,7 @@ def _adapted(
 
         keras_model = constructor("keras_model")
 
-        program = _guarded(lambda: keras_model(made, seed=seed, precision=precision), name, side)
+        program = _guarded(lambda: keras_model(made, seed=seed), name, side)
     elif "tensorflow" in family and hasattr(made, "as_graph_def") and hasattr(made, "get_operations"):
         from tfport.adapters import constructor
 
@@ -251,14 +249,14 @@ def _adapted(
 
         torch_module = constructor("torch_module")
 
-        program = _guarded(lambda: torch_module(made, seed=seed, precision=precision), name, side)
+        program = _guarded(lambda: torch_module(made, seed=seed), name, side)
     elif "tensorflow" in family and hasattr(made, "trainable_variables"):
         from tfport.adapters import constructor
 
         tf_module = constructor("tf_module")
 
         step = next((getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None)
-        program = _guarded(lambda: tf_module(made, step=step, seed=seed, precision=precision), name, side)
+        program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
     if precision == "float64" and not parameter and program.precision != "float64":
@@ -363,12 +361,16 @@ def seed_all(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-class _floatx:
-    """Both Kerases' floatx set to a precision within the block; loads neither."""
+class Floatx:
+    """Both Kerases' floatx, and Keras 3's default policy, set to a precision within the block.
+
+    Losses and metrics are made when a model is first trained, so the block is to last as long as the model is used.
+    """
 
     def __init__(self, precision: str) -> None:
         self._precision = precision
         self._before: list[tuple[Any, str]] = []
+        self._policy: Any = None
 
     def __enter__(self) -> None:
         if self._precision == "float64":
@@ -379,7 +381,13 @@ class _floatx:
             if module is not None and hasattr(module, "backend"):
                 self._before.append((module, module.backend.floatx()))
                 module.backend.set_floatx(self._precision)
+        keras = sys.modules.get("keras")
+        if keras is not None and hasattr(keras, "config"):
+            self._policy = keras.config.dtype_policy()  # kept from its first use on, whatever floatx becomes
+            keras.config.set_dtype_policy(self._precision)
 
     def __exit__(self, *_: object) -> None:
         for module, before in self._before:
             module.backend.set_floatx(before)
+        if self._policy is not None:
+            sys.modules["keras"].config.set_dtype_policy(self._policy)

@@ -195,21 +195,33 @@ class _Search:
     def improve(self) -> None:
         """Goes from one intermediate without partner to the next, and tries what its variables could be instead."""
         self.nodes, self.partners = self.look(self.mapping)
-        given_up: set[str] = set()
         while self.tries < TRIES:
-            apart = next((node for node in self._apart() if node.name not in given_up), None)
+            apart = first_apart(self.nodes, self.partners)
             if apart is None:
                 return
             if not self._mend(apart):
-                given_up.add(apart.name)
-                return  # what is computed from it cannot agree, so nothing behind it can be settled
+                self._unsettled(apart)
+                return
         self.notes.append(
             f"the search for variables ended after {TRIES} forward passes; give --mapping to settle the rest"
         )
 
-    def _apart(self) -> list[Valued]:
-        node = first_apart(self.nodes, self.partners)
-        return [node] if node is not None else []
+    def _unsettled(self, apart: Valued) -> None:
+        """Nothing that is computed from what differs can agree, so its variables stay as they were guessed."""
+        behind, order = {apart.name}, {each.name: each for each in self.nodes}
+        for node in self.nodes:
+            if behind & set(node.inputs):
+                behind.add(node.name)
+        agreeing = {
+            name for node in self.nodes if node.name in self.partners for name in getattr(node, "variables", ())
+        }
+        read = {name for node in behind for name in getattr(order[node], "variables", ())}
+        for modern in read - agreeing - self.fixed:
+            if modern in self.mapping and self.mapping[modern].reason != "the only one of its shape":
+                pair = self.mapping[modern]
+                self.mapping[modern] = replace(
+                    pair, reason=f"{pair.reason}; not settled, it is read behind a difference"
+                )
 
     def _mend(self, node: Valued) -> bool:
         """Tries other candidates for the variables near a node; keeps the first that gives it a partner."""

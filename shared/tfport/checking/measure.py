@@ -22,6 +22,10 @@ ENVELOPE_SLACK = 16.0
 """How many times further than one unit in the last place of the legacy state takes it a correct port may be."""
 ENVELOPE_FLOOR = 2.0**-20
 """Relative difference (8 units in the last place of float32) that rounding may show whatever the envelope is."""
+CONSTANT = 2.0**-22
+"""Relative float64 difference (4 units in the last place of float32) that a number leaves which one side rounds to
+float32 on its way, as frameworks do with scalars in a float64 program. It is no difference of a float32 program if that
+stays inside the envelope."""
 REPORT_BOUND = 2.0**-14
 """How far, relatively, a reported loss may lie from the loss: two ways to one number differ by far less."""
 MOVED = 2.0**-20
@@ -33,6 +37,9 @@ class Envelope:
     """How far the legacy side goes when its state is disturbed by one unit in the last place."""
 
     spans: dict[Key, float] = field(default_factory=dict)
+    extra: dict[Key, float] = field(default_factory=dict)
+    """What may come on top, which no disturbance of a state shows: an Adam's bias correction is 1 - beta_2**t, which loses
+    digits to cancellation, and frameworks get the power by different ways."""
 
     def add(self, key: Key, base: Array, disturbed: Array) -> None:
         """Widens the span of one tensor at one step."""
@@ -46,7 +53,23 @@ class Envelope:
 
     def allows(self, key: Key) -> float:
         """The relative difference that a correct port may show there."""
-        return ENVELOPE_SLACK * self.spans.get(key, 0.0) + ENVELOPE_FLOOR
+        return ENVELOPE_SLACK * self.spans.get(key, 0.0) + self.extra.get(key, 0.0) + ENVELOPE_FLOOR
+
+    def correct(self, key: Key, before: Array, after: Array, beta: float, updates: int) -> None:
+        """Allows for the rounding of a bias correction: a share of what the update added.
+
+        Args:
+          key: rung, tensor and step.
+          before: the variable before the update.
+          after: the variable after it.
+          beta: beta_2.
+          updates: how many came before this one.
+        """
+        scale = float(np.abs(after).max(initial=0.0))
+        added = float(np.abs(after - before).max(initial=0.0))
+        if scale and np.isfinite(added):
+            share = 2.0**-23 / (1.0 - min(beta, 1.0 - 2.0**-23) ** (updates + 1))
+            self.extra[key] = max(self.extra.get(key, 0.0), share * added / scale)
 
 
 @dataclass
@@ -65,12 +88,22 @@ class Meter:
     scales: dict[Key, float] = field(default_factory=dict)
     largest: dict[Key, float] = field(default_factory=dict)
     """Relative differences of this pass; the largest that rounding must explain."""
+    moves: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Rung and tensor -> the largest difference of what a step added to it, as a share of what it added; float64 only."""
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)
 
     def add(
-        self, rung: str, tensor: str, legacy: Any, modern: Any, step: int, phase: str | None, name: str = ""
+        self,
+        rung: str,
+        tensor: str,
+        legacy: Any,
+        modern: Any,
+        step: int,
+        phase: str | None,
+        name: str = "",
+        before: Array | None = None,
     ) -> None:
         """Compares one tensor.
 
@@ -82,6 +115,7 @@ class Meter:
           step: of the trajectory, or of the state that is looked at.
           phase: that ran, if one did.
           name: the variable's or output's bare name, by which what does not repeat is known.
+          before: the value that both sides' steps began at.
         """
         measured = self.pair.rung(rung)
         if self.sampled is not None and name and name not in self.sampled:
@@ -111,6 +145,10 @@ class Meter:
             self.least.get(key, 0.0),
         )
         self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
+        if before is not None and self.precision == "float64" and not found.same_bits and left.dtype.kind == "f":
+            added = float(np.abs(left - before).max(initial=0.0))
+            apart = found.absolute / added if added else math.inf
+            self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), apart)
 
     def add_all(
         self,
@@ -121,12 +159,14 @@ class Meter:
         phase: str | None,
         prefix: str = "",
         owners: Mapping[str, str] | None = None,
+        before: Mapping[str, Array] | None = None,
     ) -> None:
         """Compares every name that has a partner; those without are the structure rung's to tell."""
         for name in legacy:
             if name in modern:
                 where = (owners or {}).get(name, phase)
-                self.add(rung, prefix + name, legacy[name], modern[name], step, where, name)
+                began = before[name] if before is not None and self.precision == "float64" else None
+                self.add(rung, prefix + name, legacy[name], modern[name], step, where, name, began)
 
 
 def compare_stills(
@@ -143,10 +183,12 @@ def compare_stills(
     for phase in phases:
         _loss(meter, legacy, modern, phase)
         _gradients(meter, legacy, modern, phase)
-        meter.add_all("update", legacy.after[phase], modern.after[phase], step, phase, f"{phase}/")
+        after, before = legacy.after[phase], legacy.state
+        meter.add_all("update", after, modern.after[phase], step, phase, f"{phase}/", before=before)
         _movers(meter, legacy, modern, phase)
     if len(phases) > 1 and legacy.after_step is not None and modern.after_step is not None:
-        meter.add_all("update", legacy.after_step, modern.after_step, step, "step", "step/", owners)
+        after, before = legacy.after_step, legacy.state
+        meter.add_all("update", after, modern.after_step, step, "step", "step/", owners, before)
     for role, still in (("legacy", legacy), ("modern", modern)):
         for fault in still.faults:
             meter.pair.rung("update").fault(f"{role}: {fault}")

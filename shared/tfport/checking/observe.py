@@ -170,14 +170,22 @@ def run(
     return found
 
 
-def disturbed(arrays: Mapping[str, Array], seed: int) -> Mapping[str, Array]:
-    """The same arrays, each floating number moved to its neighbour above or below, at random."""
-    return _Disturbed(arrays, seed)
+def disturbed(
+    arrays: Mapping[str, Array], seed: int, amplitudes: Mapping[str, float] | None = None
+) -> Mapping[str, Array]:
+    """The same arrays, each floating number moved to its neighbour above or below, at random.
+
+    Args:
+      arrays: a state or a batch.
+      seed: of the direction.
+      amplitudes: name -> how far to move at most, where that is more than one unit in the last place.
+    """
+    return _Disturbed(arrays, seed, amplitudes or {})
 
 
 class _Disturbed(Mapping[str, Array]):
-    def __init__(self, arrays: Mapping[str, Array], seed: int) -> None:
-        self._arrays, self._seed = arrays, seed
+    def __init__(self, arrays: Mapping[str, Array], seed: int, amplitudes: Mapping[str, float]) -> None:
+        self._arrays, self._seed, self._amplitudes = arrays, seed, amplitudes
 
     def __getitem__(self, name: str) -> Array:
         array = np.asarray(self._arrays[name])
@@ -188,6 +196,10 @@ class _Disturbed(Mapping[str, Array]):
         towards = np.where(up, np.inf, -np.inf).astype(array.dtype)
         moved = np.nextafter(array, towards)
         kept: Array = np.where(array == 0, array, moved)
+        amplitude = self._amplitudes.get(name, 0.0)
+        if amplitude:
+            noise = generator.uniform(-amplitude, amplitude, array.shape).astype(array.dtype)
+            kept = kept + (noise if array.size and array.min() < 0 else np.abs(noise))
         return kept
 
     def __iter__(self) -> Any:

@@ -197,6 +197,7 @@ class _Server:
 
     def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
         """Builds the program."""
+        factories.Floatx(precision).__enter__()  # for the life of the process
         try:
             self.program = factories.build(given, side, precision, seed, names)
         except NoSuchPrecision as reason:

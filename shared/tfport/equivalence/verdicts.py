@@ -105,7 +105,7 @@ def _judge_rung(
     sides = [each for each in (single, double) if each is not None]
     missing = _united([*(each.missing for each in sides), _unpaired(single, double)])
     faults = _united(each.faults for each in sides)
-    excess, shrink = _excess(single, double)
+    beyond, shrink = excess(single, double)
     first = shown.first
     if missing or not all(each.compared for each in (shown, *sides)):
         verdict = Verdict.NOT_COMPARABLE
@@ -115,7 +115,7 @@ def _judge_rung(
         verdict = Verdict.SAME_DISTRIBUTION
     elif single.same_bits and (double is None or double.same_bits):
         verdict = Verdict.IDENTICAL
-    elif (double is not None and not excess) or (double is None and enveloped and first is None):
+    elif (double is not None and not beyond) or (double is None and enveloped and first is None):
         verdict = Verdict.ROUNDING
     else:
         verdict = Verdict.DIFFERENT
@@ -136,18 +136,18 @@ def _judge_rung(
     )
 
 
-def _excess(single: RungMeasurement, double: RungMeasurement | None) -> tuple[list[str], float | None]:
+def excess(single: RungMeasurement, double: RungMeasurement | None) -> tuple[list[str], float | None]:
     """The tensors whose float64 difference rounding does not explain, and the largest shrink ratio of the rung."""
     if double is None:
         return [], None
-    excess, ratios = [], []
+    beyond, ratios = [], []
     for tensor, relative in double.relative.items():
         before = single.relative.get(tensor, 0.0)
         if not before <= CEILING.get(single.rung, math.inf) or not relative <= _allowed(before):
-            excess.append(tensor)
+            beyond.append(tensor)
         if relative > FLOOR:
             ratios.append(relative / (before * EPSILON_RATIO) if 0 < before < math.inf else math.inf)
-    return excess, max(ratios, default=None)
+    return beyond, max(ratios, default=None)
 
 
 def _unpaired(single: RungMeasurement, double: RungMeasurement | None) -> list[str]:

@@ -26,7 +26,7 @@ _MODERN: tuple[dict[str, Any], ...] = (
 _LOSS_STYLES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1.2, 1.8)), (0, (8, 2, 1.5, 2)))
 
 
-def draw(curves: Curves, legacy: str, unit: str, steps: Sequence[int] = ()) -> str:
+def draw(curves: Curves, legacy: str, unit: str, steps: Sequence[int], title: str) -> str:
     """The chart as an `<svg>` element; see `tfport.report.plots.comparison_curves`."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -39,6 +39,7 @@ def draw(curves: Curves, legacy: str, unit: str, steps: Sequence[int] = ()) -> s
         for axes in (top, bottom):
             axes.patch.set_visible(False)
         _losses(top, curves, legacy, moderns, unit, steps)
+        top.set_title(title, pad=28)
         _distances(bottom, curves, legacy, moderns, unit, steps)
         canvas.count_steps(bottom)
         label = f"Loss against training step for {', '.join(curves)}, and each one's distance from {legacy}."
@@ -61,7 +62,6 @@ def _losses(axes: Axes, curves: Curves, legacy: str, moderns: list[str], unit: s
             finite = points[np.isfinite(points)]
             if len(finite):
                 ends.setdefault(loss, float(finite[-1]))
-    axes.set_title("Losses as each paradigm reports them", pad=28)
     axes.set_ylabel(f"loss ({unit})")
     axes.margins(x=0.01, y=0.08)
     if not ends:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfport.equivalence.result import RUNGS, Divergence, PairResult, Report, RungResult, Verdict
 from tfport.files import write_atomically
 from tfport.report import plots, words
+from tfport.report.pages import template
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from PIL.Image import Image
 
 
@@ -28,8 +27,9 @@ def render_html(report: Report, samples: Mapping[str, Image]) -> str:
       The page's text. Everything in it, pictures included, is inside it; a content security policy forbids the rest.
     """
     legacy = report.pairs[0].legacy if report.pairs else next(iter(report.curves), "")
-    return _template("compare.html").render(
+    return template("compare.html").render(
         report=report,
+        equal=report.equal,
         headline=words.headline(report),
         pairs=[_pair_view(report.model, number, pair) for number, pair in enumerate(report.pairs, 1)],
         ladder=[(number, name, words.QUESTIONS[name]) for number, name in enumerate(RUNGS)],
@@ -63,7 +63,7 @@ def render_matrix(reports: Sequence[Report], pages: Mapping[str, str], command: 
     """
     pairs = [pair for report in reports for pair in report.pairs]
     legacy = pairs[0].legacy if pairs else ""
-    return _template("matrix.html").render(
+    return template("matrix.html").render(
         reports=reports,
         headline=words.matrix_headline(reports),
         equal=bool(pairs) and all(report.equal for report in reports),
@@ -102,27 +102,6 @@ def _matrix_row(report: Report, page: str) -> dict[str, Any]:
             for number, pair in enumerate(report.pairs, 1)
         },
     }
-
-
-@cache
-def _template(name: str) -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tfport.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": lambda value: "–" if value is None else words.figure(value),
-        "ulps": lambda value: "–" if value is None else words.ulps(value),
-        "title": lambda name: name.replace("_", " "),
-        "precise": lambda value: words.exact(value, "float32"),
-        "counted": words.counted,
-    }
-    return environment.get_template(name)
 
 
 def _pair_view(model: str, number: int, pair: PairResult) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def comparison_curves(
     legacy: str,
     unit: str = "nats",
     steps: Sequence[int] = (),
+    title: str = "Losses as each paradigm reports them",
 ) -> str:
     """Every paradigm's losses over each other, and beneath how far each lies from the legacy side's.
 
@@ -186,6 +187,7 @@ def comparison_curves(
       legacy: the paradigm that the others are measured from.
       unit: what the losses are counted in, for the axes.
       steps: the training step of each value; empty where there is one value a step, from step 1.
+      title: stands over the upper panel.
 
     Returns:
       An `<svg>` element for an HTML page, the same text for the same curves; its colours follow the page's
@@ -193,4 +195,4 @@ def comparison_curves(
     """
     from tfport.report.comparison_plot import draw
 
-    return draw(curves, legacy, unit, steps)
+    return draw(curves, legacy, unit, steps, title)

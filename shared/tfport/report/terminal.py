@@ -30,7 +30,7 @@ from tfport.report.words import (
 
 __all__ = ["divergence_text", "print_matrix", "print_report"]
 
-_STYLES: dict[Verdict, str] = {
+STYLES: dict[Verdict, str] = {
     Verdict.IDENTICAL: "green",
     Verdict.SAME_DISTRIBUTION: "green",
     Verdict.ROUNDING: "cyan",
@@ -53,8 +53,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """
     console = console or Console()
     per_table = max(1, (console.width - _RUNG_WIDTH - 1) // (_CELL_WIDTH + 2))
-    _line(console, headline(report), style="bold green" if report.equal else "bold red")
-    _line(
+    print_line(console, headline(report), style="bold green" if report.equal else "bold red")
+    print_line(
         console,
         f"{report.model}  {report.precision}, {counted(report.steps, 'step')}, batch {report.batch_size} of "
         f"{report.dataset}, seed {report.seed}",
@@ -66,7 +66,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         _print_pair(report.model, pair, console)
     if report.command:
         console.print()
-        _line(console, "Repeat with:")
+        print_line(console, "Repeat with:")
         console.print(Text(f"  {report.command}"), soft_wrap=True)
 
 
@@ -75,7 +75,7 @@ def print_matrix(reports: Sequence[Report], console: Console | None = None) -> N
     console = console or Console()
     equal = bool(reports) and all(report.equal for report in reports)
     console.print()
-    _line(console, matrix_headline(reports), style="bold green" if equal else "bold red")
+    print_line(console, matrix_headline(reports), style="bold green" if equal else "bold red")
     console.print()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("model", no_wrap=True)
@@ -85,8 +85,7 @@ def print_matrix(reports: Sequence[Report], console: Console | None = None) -> N
         table.add_column(f"{pairs[0].legacy} -> {name}", overflow="fold")
     for report in reports:
         cells = [
-            Text(f"{LABELS[pair.verdict]}\n{cell_figure(pair)}".rstrip(), _STYLES[pair.verdict])
-            for pair in report.pairs
+            Text(f"{LABELS[pair.verdict]}\n{cell_figure(pair)}".rstrip(), STYLES[pair.verdict]) for pair in report.pairs
         ]
         table.add_row(report.model, str(report.steps), *cells)
     console.print(table)
@@ -101,7 +100,7 @@ def _verdict_table(pairs: tuple[PairResult, ...]) -> Table:
         label = Text.assemble(rung_label(name), "\n", (f"  {QUESTIONS[name]}", "dim"))
         table.add_row(label, *(_cell(_find(pair, name)) for pair in pairs))
     table.add_section()
-    table.add_row("verdict", *(Text(LABELS[pair.verdict], _STYLES[pair.verdict]) for pair in pairs))
+    table.add_row("verdict", *(Text(LABELS[pair.verdict], STYLES[pair.verdict]) for pair in pairs))
     return table
 
 
@@ -113,22 +112,22 @@ def _cell(rung: RungResult | None) -> Text:
     if rung is None:
         return Text("not run", "dim")
     figures = key_figure(rung).replace(" / ", "\n/ ") if "/" in key_figure(rung) else f"\n{key_figure(rung)}"
-    return Text(f"{LABELS[rung.verdict]} {figures}".rstrip(), _STYLES[rung.verdict])
+    return Text(f"{LABELS[rung.verdict]} {figures}".rstrip(), STYLES[rung.verdict])
 
 
 def _print_pair(model: str, pair: PairResult, console: Console) -> None:
     console.print()
-    _line(console, f"{pair.legacy} -> {pair.modern}", style="bold")
-    _line(console, pair_summary(pair))
+    print_line(console, f"{pair.legacy} -> {pair.modern}", style="bold")
+    print_line(console, pair_summary(pair))
     divergence = None if pair.verdict.equal else first_divergence(pair)
     if divergence is not None:
         console.print()
         for line in divergence_text(model, pair, divergence).splitlines():
-            _line(console, line, indent=4)
+            print_line(console, line, indent=4)
         console.print()
     for rung in pair.rungs:
         for finding in rung.findings:
-            _line(console, f"- rung {rung_label(rung.rung)}: {finding}", indent=2)
+            print_line(console, f"- rung {rung_label(rung.rung)}: {finding}", indent=2)
     _print_movers(pair, console)
     _print_losses(pair, console)
 
@@ -139,14 +138,14 @@ def _print_movers(pair: PairResult, console: Console) -> None:
     unequal = [mover for mover in pair.movers if set(mover.legacy) != set(mover.modern)]
     if not unequal:
         phases = ", ".join(f"{len(mover.legacy)} in {mover.phase}" for mover in pair.movers)
-        _line(console, f"The same variables moved on both sides in every phase ({phases}).", indent=2)
+        print_line(console, f"The same variables moved on both sides in every phase ({phases}).", indent=2)
     for mover in unequal:
-        _line(console, f"Phase {mover.phase} does not move the same variables:")
+        print_line(console, f"Phase {mover.phase} does not move the same variables:")
         for side, names in (
             (pair.legacy, only(mover.legacy, mover.modern)),
             (pair.modern, only(mover.modern, mover.legacy)),
         ):
-            _line(console, f"  only {side} moved: {', '.join(names) or 'none'}", indent=4)
+            print_line(console, f"  only {side} moved: {', '.join(names) or 'none'}", indent=4)
 
 
 def _print_losses(pair: PairResult, console: Console) -> None:
@@ -155,13 +154,13 @@ def _print_losses(pair: PairResult, console: Console) -> None:
     wrong = [check for check in pair.loss_checks if not check.agrees]
     if not wrong:
         count = counted(len(pair.loss_checks), "check")
-        _line(console, f"Every reported loss is the loss recomputed from the outputs ({count}).", indent=2)
+        print_line(console, f"Every reported loss is the loss recomputed from the outputs ({count}).", indent=2)
         return
-    _line(console, "A reported loss is not the loss recomputed from the outputs:")
+    print_line(console, "A reported loss is not the loss recomputed from the outputs:")
     for check in wrong:
-        _line(console, f"  {check.side}, phase {check.phase}, {check.loss}", indent=4)
+        print_line(console, f"  {check.side}, phase {check.phase}, {check.loss}", indent=4)
         difference = figure(abs(check.reported - check.recomputed))
-        _line(
+        print_line(
             console,
             f"    reported {exact(check.reported, 'float32')}, recomputed {exact(check.recomputed, 'float32')}: "
             f"{difference} apart, bound {figure(check.bound)}",
@@ -169,7 +168,7 @@ def _print_losses(pair: PairResult, console: Console) -> None:
         )
 
 
-def _line(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+def print_line(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Prints text as it stands (no markup), long lines continued under a hanging indent."""
     for line in text.splitlines():
         wrapped = textwrap.wrap(

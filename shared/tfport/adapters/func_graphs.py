@@ -1,0 +1,282 @@
+"""The floating intermediates of a computation, by tracing it to a graph and running that graph once.
+
+The computation is traced with its `tf.function`s run in Python, so that what they do lies in the one graph; what is
+traced all the same (control flow, a function imported from a SavedModel) stays a node of its own, unopened. Every
+wanted tensor is one more output of the traced function, so that one run gives them all and variables are read as they
+are when it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfport.adapters.tf_draws import KIND, RANDOM_OPS
+from tfport.program import Node
+
+_SKIPPED = frozenset(
+    {
+        "CheckNumerics",
+        "Const",
+        "DebugGradientIdentity",
+        "Identity",
+        "IdentityN",
+        "Placeholder",
+        "PlaceholderWithDefault",
+        "PreventGradient",
+        "ReadVariableOp",
+        "Snapshot",
+        "StopGradient",
+    }
+)
+"""Op types that hand on what others computed: no nodes, and looked through."""
+
+_SHAPES = frozenset(
+    {"Shape", "ShapeN", "Size", "Rank", "TensorArraySizeV3", "TensorListLength", "BroadcastGradientArgs"}
+)
+"""Op types whose value is known without their inputs' values."""
+
+_DRAWS = RANDOM_OPS | {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+"""Op types that are no constants though nothing goes in."""
+
+
+@contextlib.contextmanager
+def flat_functions() -> Iterator[None]:
+    """Inside, a `tf.function` that is called runs as the Python it was made of."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def flat_tensors(structure: Any) -> list[Any]:
+    """The tensors of a nested structure, in its order; what is no tensor is left out."""
+    return [each for each in tf.nest.flatten(structure) if tf.is_tensor(each)]
+
+
+@dataclass
+class TracedNodes:
+    """A computation, traced: `run` gives its nodes' values."""
+
+    concrete: Any
+    """The ConcreteFunction, with one output a wanted tensor."""
+    names: list[str]
+    kinds: list[str]
+    inputs: list[tuple[str, ...]]
+    variables: list[tuple[str, ...]]
+    arguments: list[str]
+    """Names of what is fed, in order."""
+    graph: Any = field(repr=False, default=None)
+
+    def run(self, fed: Mapping[str, Any]) -> list[Node]:
+        """Runs the graph; what the computation does beside its values is done too (updates of statistics)."""
+        values = self.concrete(*(tf.convert_to_tensor(fed[name]) for name in self.arguments))
+        return [
+            Node(name, kind, inputs, variables, np.array(value.numpy()))
+            for name, kind, inputs, variables, value in zip(
+                self.names, self.kinds, self.inputs, self.variables, values, strict=True
+            )
+        ]
+
+
+class Found(Exception):
+    """Raised inside a traced function to stop there with these targets."""
+
+    def __init__(self, targets: Any) -> None:
+        super().__init__("the targets are known; nothing after them is traced")
+        self.targets = targets
+
+
+def trace(
+    function: Callable[[dict[str, Any]], Any],
+    inputs: Mapping[str, Any],
+    variables: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    *,
+    autograph: bool = False,
+) -> TracedNodes:
+    """Traces a function of named tensors.
+
+    Args:
+      function: called with name -> tensor; returns the targets, in any structure. It may raise `Found` with them.
+      inputs: name -> example, whose dtype and shape are taken.
+      variables: name -> variable (tf.Variable, or Keras 3's); those that are read and not named here go unnamed.
+      autograph: whether Python's `if` and `for` over tensors are converted, as in a `tf.function`.
+    """
+    specs = [
+        tf.TensorSpec(np.shape(value), tf.convert_to_tensor(value).dtype, name=_legal(name))
+        for name, value in inputs.items()
+    ]
+    described: dict[str, Any] = {}
+
+    def body(*tensors: Any) -> list[Any]:
+        graph = tf.compat.v1.get_default_graph()
+        named = dict(zip(inputs, tensors, strict=True))
+        try:
+            with flat_functions(), _autographed(autograph):
+                called = tf.__internal__.autograph.tf_convert(function, _context()) if autograph else function
+                targets = called(named)
+        except Found as found:
+            targets = found.targets
+        walk = _Walk(graph, {tensor.ref(): name for name, tensor in named.items()}, _handles(variables))
+        wanted = walk.wanted([each for each in flat_tensors(targets) if each.graph is graph])
+        described["walk"], described["wanted"], described["graph"] = walk, wanted, graph
+        # An Identity, since one tensor may be asked for twice and an input handed through.
+        return [tf.identity(each) for each in wanted]
+
+    concrete = tf.function(body, autograph=False).get_concrete_function(*specs)
+    walk, wanted = described["walk"], described["wanted"]
+    return TracedNodes(
+        concrete,
+        [walk.name(tensor) for tensor in wanted],
+        [walk.kind(tensor.op) for tensor in wanted],
+        [walk.sources(tensor)[0] for tensor in wanted],
+        [walk.sources(tensor)[1] for tensor in wanted],
+        list(inputs),
+        described["graph"],
+    )
+
+
+def nodes_of(
+    function: Callable[[dict[str, Any]], Any],
+    inputs: Mapping[str, Any],
+    variables: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    *,
+    autograph: bool = False,
+) -> list[Node]:
+    """Traces a function and runs it once on the same inputs; see `trace`."""
+    return trace(function, inputs, variables, autograph=autograph).run(inputs)
+
+
+def _legal(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter == "_" else "_" for letter in name).lstrip("_") or "input"
+
+
+def _context() -> Any:
+    from tensorflow.python.autograph.core import ag_ctx
+
+    return ag_ctx.control_status_ctx()
+
+
+@contextlib.contextmanager
+def _autographed(enabled: bool) -> Iterator[None]:
+    from tensorflow.python.autograph.core import ag_ctx
+
+    status = ag_ctx.Status.ENABLED if enabled else ag_ctx.Status.UNSPECIFIED
+    with ag_ctx.ControlStatusCtx(status=status):
+        yield
+
+
+def _handles(variables: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[int, str]:
+    """id of a resource handle -> the variable's name."""
+    pairs = variables.items() if isinstance(variables, Mapping) else variables
+    found: dict[int, str] = {}
+    for name, variable in pairs:
+        native = getattr(variable, "_value", None)
+        native = native if native is not None and hasattr(native, "handle") else variable
+        handle = getattr(native, "handle", None)
+        if handle is not None:
+            found[id(handle)] = name
+    return found
+
+
+class _Walk:
+    """Reads which tensors of a graph are nodes, and what stands behind each."""
+
+    def __init__(self, graph: Any, inputs: Mapping[Any, str], handles: Mapping[int, str]) -> None:
+        self._inputs = inputs
+        self._captured = {placeholder.ref(): handles.get(id(external)) for external, placeholder in graph.captures}
+        self._live: dict[Any, bool] = {}
+        self._behind: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+
+    def _edges(self, op: Any) -> list[Any]:
+        return [] if op.type in _SHAPES else list(op.inputs)
+
+    def wanted(self, targets: Sequence[Any]) -> list[Any]:
+        """The nodes that the targets are computed from, themselves included, in the order of the graph."""
+        reached: dict[Any, Any] = {}
+        pending = list(targets)
+        while pending:
+            tensor = pending.pop()
+            if tensor.ref() in reached:
+                continue
+            reached[tensor.ref()] = tensor
+            pending.extend(self._edges(tensor.op))
+        for tensor in sorted(reached.values(), key=lambda each: each.op._id):
+            self._live[tensor.ref()] = self._is_live(tensor)
+        found = [tensor for tensor in reached.values() if self.is_node(tensor)]
+        last = {each.ref(): index for index, each in enumerate(self._through(target) for target in targets)}
+        # The targets come last, in their own order; everything else as it was made.
+        return sorted(
+            found, key=lambda each: (each.ref() in last, last.get(each.ref(), 0), each.op._id, each.value_index)
+        )
+
+    def _through(self, tensor: Any) -> Any:
+        """What a target is behind identities."""
+        while tensor.op.type in _SKIPPED and len(tensor.op.inputs) > tensor.value_index and not self._source(tensor):
+            tensor = tensor.op.inputs[tensor.value_index]
+        return tensor
+
+    def _source(self, tensor: Any) -> bool:
+        return tensor.ref() in self._inputs or tensor.ref() in self._captured
+
+    def _is_live(self, tensor: Any) -> bool:
+        if self._source(tensor) or tensor.op.type in _DRAWS:
+            return True
+        return any(self._live.get(each.ref(), True) for each in self._edges(tensor.op))
+
+    def is_node(self, tensor: Any) -> bool:
+        """Whether it is a floating value that depends on inputs, variables or draws."""
+        return (
+            tensor.dtype.is_floating
+            and tensor.op.type not in _SKIPPED
+            and not self._source(tensor)
+            and self._live.get(tensor.ref(), False)
+        )
+
+    def name(self, tensor: Any) -> str:
+        """The op's name, with ":n" behind it for another output than the first."""
+        return str(tensor.op.name) if tensor.value_index == 0 else f"{tensor.op.name}:{tensor.value_index}"
+
+    def kind(self, op: Any) -> str:
+        """The op's type; of a fed draw the type of the op that it stands for."""
+        if op.type in _DRAWS:
+            with contextlib.suppress(ValueError):
+                return str(op.get_attr(KIND).decode())
+        return str(op.type)
+
+    def sources(self, tensor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the nodes and inputs behind a node, and of the variables that it reads."""
+        nodes: dict[str, None] = {}
+        variables: dict[str, None] = {}
+        for each in self._edges(tensor.op):
+            for name in self._look(each)[0]:
+                nodes[name] = None
+            for name in self._look(each)[1]:
+                variables[name] = None
+        return tuple(nodes), tuple(variables)
+
+    def _look(self, tensor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What stands behind one edge."""
+        key = tensor.ref()
+        if key in self._inputs:
+            return (self._inputs[key],), ()
+        if key in self._captured:
+            name = self._captured[key]
+            return (), (() if name is None else (name,))
+        if self.is_node(tensor):
+            return (self.name(tensor),), ()
+        if key not in self._behind:
+            self._behind[key] = ((), ())  # against loops of V1 graphs
+            op = tensor.op
+            if op.type in ("Identity", "IdentityN", "Snapshot", "StopGradient", "PreventGradient"):
+                self._behind[key] = self._look(op.inputs[tensor.value_index])
+            else:
+                self._behind[key] = self.sources(tensor)
+        return self._behind[key]

@@ -1,0 +1,359 @@
+"""docs/campaign.md: `tfport.check` on random ports, correct ones and ones with a planted change.
+
+`python -m proof.campaign port 3` checks the one port of seed 3 and shows the report (`broken 3`: the broken one).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import random_ports
+from proof.stages import FOLDER, Result, digest, figure, stage, table
+from random_ports import RandomPort
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
+from tfport.files import write_atomically
+from tfport.remote import child_environment
+
+COUNT = 200
+"""Ports of each kind."""
+STEPS = 8
+CHUNK = 10
+"""Seeds that one process checks: a leak or a crash costs no more."""
+WORKERS = 2
+PATIENCE = 1200
+"""Seconds after which a process is taken for stuck."""
+KINDS = ("port", "broken")
+PLACES = (
+    "tests/random_ports.py",
+    "tests/proof/campaign.py",
+    "shared/tfport/checking",
+    "shared/tfport/adapters",
+    "shared/tfport/equivalence",
+    "shared/tfport/program.py",
+)
+COMMAND = "python tests/prove.py campaign"
+
+
+# --- One seed ---------------------------------------------------------------------------------------------------------
+def checked(kind: str, seed: int) -> Any:
+    """The report of one port, both sides in this process."""
+    import tfport
+
+    about = getattr(random_ports, kind)(seed)
+    return tfport.check(about.legacy, about.modern, about.batches, steps=STEPS, seed=seed)
+
+
+def begun(kind: str, seed: int) -> Result:
+    """What is known of a port before its check."""
+    about: RandomPort = getattr(random_ports, kind)(seed)
+    return {
+        "seed": seed,
+        "paradigm": about.paradigm,
+        "description": about.description,
+        "change": about.change.kind if about.change else "",
+        "where": about.where,
+        "expected": about.change.rung if about.change else "",
+    }
+
+
+def one(kind: str, seed: int) -> Result:
+    """What `tfport.check` says of one port, as a row."""
+    about: RandomPort = getattr(random_ports, kind)(seed)
+    row = begun(kind, seed)
+    began = time.monotonic()
+    try:
+        report = checked(kind, seed)
+    except Exception:  # a check that ends in an error is a result too
+        return {**row, "equal": None, "error": traceback.format_exc(limit=-6)}
+    return {**row, **summary(about, report), "seconds": round(time.monotonic() - began, 1)}
+
+
+def summary(about: RandomPort, report: Any) -> Result:
+    """What the tables need of a report."""
+    pair = report.pair
+    first = pair.rung(pair.located).first_divergence if pair.located else None
+    place = report.location
+    shrinks = [float(rung.shrink) for rung in pair.rungs if rung.shrink is not None]
+    return {
+        "equal": report.equal,
+        "verdict": str(pair.verdict),
+        "located": pair.located or "",
+        "tensor": first.tensor if first else "",
+        "node": place.modern_node if place else "",
+        "exact": about.change is not None and at_rung(report, about.change.rung),
+        "place": placed(about, report),
+        "findings": [
+            *(f"{rung.rung}: {text}" for rung in pair.rungs if not rung.verdict.equal for text in rung.findings[:2]),
+            *(f"{each.contract}: {each.text}" for each in report.findings if each.fails),
+        ][:6],
+        "rungs": {rung.rung: str(rung.verdict) for rung in pair.rungs},
+        "rounding_by": report.rounding_by,
+        "shrink": max(shrinks, default=None),
+        "float64_relative": max((float(rung.float64_relative or 0) for rung in pair.rungs), default=0.0),
+    }
+
+
+def at_rung(report: Any, rung: str) -> bool:
+    """Whether that rung is where the report locates the difference."""
+    if rung in RUNGS[FIRST_NUMERICAL:]:
+        return bool(report.pair.located == rung)
+    return not report.pair.located and not report.pair.rung(rung).verdict.equal
+
+
+def placed(about: RandomPort, report: Any) -> bool | None:
+    """Whether the report names the layer, or the variable, that the change was planted in; None where it is in none."""
+    if about.change is None or not about.change.tensor:
+        return None
+    pair, place = report.pair, report.location
+    first = pair.rung(pair.located).first_divergence if pair.located else None
+    ours = {modern: legacy for legacy, modern in about.pairs.items()}
+    layers = about.where.split(", ")
+    if about.change.tensor in ("moving", "moving_variance", "layer"):
+        wanted = [
+            ours[name]
+            for name in ours
+            if name.split("/")[0].removesuffix("_norm") in layers
+            and (about.change.tensor == "layer" or name.split("/")[1].startswith(about.change.tensor))
+        ]
+        said = first.tensor if first is not None else " ".join(pair.rung("initialisation").findings)
+        return any(name in said for name in wanted)
+    if place is None:
+        return False
+    held = {name for pair_of_names in place.variables for name in pair_of_names}
+    return any(
+        layer in place.modern_node or layer in place.legacy_node or any(name.split("/")[0] == layer for name in held)
+        for layer in layers
+    )
+
+
+# --- All of them ------------------------------------------------------------------------------------------------------
+def rows(kind: str, count: int = COUNT) -> list[Result]:
+    """The rows of all seeds; goes on where an earlier call was stopped."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"campaign-{kind}-{digest(PLACES)}.jsonl"
+    mend(path)
+    with tqdm(total=count, desc=f"campaign {kind}", unit="port") as bar, ThreadPoolExecutor(WORKERS) as workers:
+        while missing := [seed for seed in range(count) if seed not in read(path)]:
+            bar.update(count - len(missing) - bar.n)
+            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+            for _ in workers.map(lambda chunk: _chunk(kind, chunk, path), chunks):
+                bar.update(len(read(path)) - bar.n)
+    found = read(path)
+    return [found[seed] for seed in range(count)]
+
+
+def _chunk(kind: str, seeds: Sequence[int], path: Path) -> None:
+    """Checks some seeds in a process of its own; the one at which it ended before its time is a row too."""
+    command = [sys.executable, "-m", "proof.campaign", kind, *map(str, seeds), "--into", str(path)]
+    log = path.with_suffix(f".{seeds[0]}.log")
+    with log.open("w") as file:
+        try:
+            code: object = subprocess.run(
+                command, env=child_environment(), stdout=file, stderr=file, timeout=PATIENCE, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = f"none within {PATIENCE} s"
+    said = " ".join(log.read_text(errors="replace").split())[-600:]
+    log.unlink()
+    if lost := [seed for seed in seeds if seed not in read(path)]:
+        append(path, {**begun(kind, lost[0]), "equal": None, "error": f"exit code {code}; {said}"})
+
+
+def read(path: Path) -> dict[int, Result]:
+    """Seed -> row, of the whole lines of a file."""
+    if not path.exists():
+        return {}
+    lines = path.read_text().split("\n")[:-1]
+    return {row["seed"]: row for row in map(json.loads, filter(None, lines))}
+
+
+def mend(path: Path) -> None:
+    """Takes away a last line that was cut off."""
+    if path.exists():
+        text = path.read_text()
+        write_atomically(path, text[: text.rfind("\n") + 1])
+
+
+def append(path: Path, row: Result) -> None:
+    """Adds one line, in one write: several processes add to a file."""
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(row).encode() + b"\n")
+
+
+def result() -> Result:
+    """The whole campaign."""
+    return stage("campaign", digest(PLACES), lambda: {kind: rows(kind) for kind in KINDS})
+
+
+# --- Text -------------------------------------------------------------------------------------------------------------
+def alarms(found: Result) -> list[Result]:
+    """Correct ports that did not pass."""
+    return [row for row in found["port"] if not row["equal"]]
+
+
+def missed(found: Result) -> list[Result]:
+    """Broken ports that were not found: passed, or ended in an error that says nothing."""
+    return [row for row in found["broken"] if row["equal"] is not False]
+
+
+def text(found: Result) -> str:
+    """docs/campaign.md."""
+    correct, broken = found["port"], found["broken"]
+    ported = [row for row in broken if row["equal"] is False]
+    exact = sum(bool(row.get("exact")) for row in ported)
+    about_places = [row for row in ported if row.get("place") is not None]
+    there = sum(bool(row["place"]) for row in about_places)
+    seconds = [row["seconds"] for row in (*correct, *broken) if "seconds" in row]
+    counts = table(
+        ["", "ports", ""],
+        [
+            ["correct", str(len(correct)), f"{len(alarms(found))} false alarms"],
+            ["broken", str(len(broken)), f"{len(missed(found))} missed"],
+            ["located at the expected rung", f"{exact} of {len(ported)}", _share(exact, len(ported))],
+            ["located in the changed layer", f"{there} of {len(about_places)}", _share(there, len(about_places))],
+        ],
+    )
+    return f"""# Campaign
+
+Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
+
+`tfport.check` on random training programs: TF1 graphs of one to four layers, and ports of them to Keras 3, tf_keras or
+a tf.Module with its own step (`tests/random_ports.py`), {STEPS} steps each. A correct port must pass, and one with a
+single planted change must not. A check took {statistics.median(seconds) if seconds else 0:.1f} s in the median.
+
+{counts}
+## Kinds of change
+
+The rung is the first that shows it, but for the structure: an optimizer's changed number is told there before.
+The place is the layer, or its variable, where there is one to name.
+
+{_by_kind(broken)}
+## By paradigm
+
+{_by_paradigm(correct, broken)}
+## Rounding
+
+{_ratios(correct, ported)}
+## What failed
+
+{_failures(found)}"""
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "–"
+
+
+def _by_kind(broken: Sequence[Result]) -> str:
+    lines = []
+    for kind, (change, _) in random_ports.CHANGES.items():
+        rows_of = [row for row in broken if row["change"] == kind]
+        ported = [row for row in rows_of if row["equal"] is False]
+        about_places = [row["place"] for row in ported if row.get("place") is not None]
+        elsewhere = sorted({row["located"] or "none" for row in ported if not row.get("exact")})
+        lines.append(
+            [
+                kind,
+                change.rung,
+                str(len(rows_of)),
+                str(len(ported)),
+                str(sum(bool(row.get("exact")) for row in ported)),
+                f"{sum(about_places)} of {len(about_places)}" if about_places else "–",
+                ", ".join(elsewhere) or "–",
+            ]
+        )
+    header = ["change", "expected rung", "planted", "found", "at that rung", "at that place", "other rungs"]
+    return table(header, lines)
+
+
+def _by_paradigm(correct: Sequence[Result], broken: Sequence[Result]) -> str:
+    lines = []
+    for paradigm in random_ports.PARADIGMS:
+        fine = [row for row in correct if row["paradigm"] == paradigm]
+        bad = [row for row in broken if row["paradigm"] == paradigm]
+        found = [row for row in bad if row["equal"] is False]
+        lines.append(
+            [
+                paradigm,
+                str(len(fine)),
+                str(sum(not row["equal"] for row in fine)),
+                str(len(bad)),
+                str(len(found)),
+                str(sum(bool(row.get("exact")) for row in found)),
+            ]
+        )
+    return table(["port", "correct", "false alarms", "broken", "found", "at the expected rung"], lines)
+
+
+def _ratios(correct: Sequence[Result], ported: Sequence[Result]) -> str:
+    """How far apart correct and broken ports lie on the scale by which rounding is told."""
+    fine = [float(row["shrink"]) for row in correct if row.get("shrink") is not None]
+    bad = [float(row["shrink"]) for row in ported if row.get("shrink") is not None]
+    by = sorted({row["rounding_by"] for row in correct if row.get("rounding_by")})
+    identical = sum(row.get("verdict") == "identical" for row in correct)
+    lines = [
+        ["correct", str(len(fine)), figure(max(fine, default=None))],
+        ["broken", str(len(bad)), figure(min(bad, default=None))],
+    ]
+    return (
+        f"Rounding was told by {', '.join(by) or 'nothing'}; {identical} correct ports had the same bits. The ratio is "
+        "the largest\nof a port's rungs: the float64 difference over 2⁻²⁹ of the float32 one.\n\n"
+        + table(["ports", "with a ratio", "largest of correct, smallest of broken"], lines)
+    )
+
+
+def _failures(found: Result) -> str:
+    failed = [("port", row, "false alarm") for row in alarms(found)]
+    failed += [("broken", row, "missed") for row in missed(found)]
+    if not failed:
+        return "Nothing.\n"
+    lines = []
+    for kind, row, what in failed:
+        said = row.get("error") or "; ".join([row.get("located", ""), row.get("tensor", ""), *row.get("findings", [])])
+        lines.append(
+            f"* {what}, seed {row['seed']}: {row['description']}\n  `{repeat(kind, row['seed'])}`\n  "
+            f"{' '.join(str(said).split())[-400:]}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def repeat(kind: str, seed: int) -> str:
+    """The command that checks one port again."""
+    return f"PYTHONPATH=.:shared:tests python -m proof.campaign {kind} {seed}"
+
+
+def failures(found: Result) -> list[str]:
+    """What the campaign did not prove, in words."""
+    return [
+        *(f"the correct random port {row['seed']} did not pass" for row in alarms(found)),
+        *(f"the broken random port {row['seed']} was not found" for row in missed(found)),
+    ]
+
+
+def main(words: Sequence[str]) -> None:
+    """Checks seeds: into a file, or, without one, to be read."""
+    from tfport.quiet import load_tensorflow
+
+    load_tensorflow()
+    kind, *rest = words
+    if "--into" in rest:
+        at = rest.index("--into")
+        for seed in map(int, rest[:at]):
+            append(Path(rest[at + 1]), one(kind, seed))
+        return
+    for seed in map(int, rest):
+        print(json.dumps(one(kind, seed), indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,226 @@
+"""docs/sizes.md: time and memory of a check at 1 to 500 MB of weights.
+
+A TF1 graph of dense layers with Adam against a port to Keras 3, both given as `module:factory`, so that each side runs
+in a process of its own: `proof.sizes:legacy_100` is the graph with 100 MB of weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proof.stages import FOLDER, Result, digest, stage, table
+from tfport.remote import child_environment
+
+MEGABYTES = (1, 10, 100, 500)
+LAYERS = 4
+STEPS = 2
+BATCH = 8
+RATE, BETA_1, BETA_2, EPSILON = 0.001, 0.9, 0.999, 1e-8
+PLACES = (
+    "tests/proof/sizes.py",
+    "shared/tfport/checking",
+    "shared/tfport/adapters",
+    "shared/tfport/equivalence",
+    "shared/tfport/program.py",
+)
+COMMAND = "python tests/prove.py sizes"
+
+
+# --- The programs -----------------------------------------------------------------------------------------------------
+def width(megabytes: int) -> int:
+    """How wide LAYERS square layers are that hold so many megabytes of float32."""
+    return round(math.sqrt(megabytes * 1e6 / 4 / LAYERS))
+
+
+def legacy(megabytes: int, dtype: str) -> dict[str, Any]:
+    """The TF1 graph."""
+    import tensorflow.compat.v1 as tf
+
+    units = width(megabytes)
+    x = tf.placeholder(dtype, [None, units], name="x")
+    y = tf.placeholder(dtype, [None, units], name="y")
+    hidden = x
+    for index in range(LAYERS):
+        with tf.variable_scope(f"dense{index}"):
+            kernel = tf.get_variable("kernel", [units, units], dtype, tf.glorot_uniform_initializer())
+            bias = tf.get_variable("bias", [units], dtype, tf.zeros_initializer())
+            hidden = tf.nn.bias_add(tf.matmul(hidden, kernel), bias)
+            hidden = hidden if index == LAYERS - 1 else tf.tanh(hidden)
+    loss = tf.reduce_mean(tf.square(hidden - y))
+    train = tf.train.AdamOptimizer(RATE, BETA_1, BETA_2, EPSILON).minimize(loss)
+    return {"inputs": {"x": x, "y": y}, "outputs": {"output": hidden}, "loss": loss, "train_op": train}
+
+
+def modern(megabytes: int, dtype: str) -> Any:
+    """The Keras 3 model."""
+    import keras
+
+    units = width(megabytes)
+    x = inputs = keras.Input((units,), dtype=dtype, name="x")
+    for index in range(LAYERS):
+        activation = "linear" if index == LAYERS - 1 else "tanh"
+        x = keras.layers.Dense(units, activation=activation, dtype=dtype, name=f"dense{index}")(x)
+    model = keras.Model(inputs, x)
+    adam = keras.optimizers.Adam(RATE, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON)
+    model.compile(optimizer=adam, loss=keras.losses.MeanSquaredError(dtype=dtype), jit_compile=False)
+    return model
+
+
+def batches(megabytes: int, step: int) -> dict[str, Any]:
+    """What a step is fed."""
+    generator = np.random.Generator(np.random.Philox(key=[megabytes, step]))
+    shape = BATCH, width(megabytes)
+    return {name: generator.standard_normal(shape, np.float32) for name in ("x", "y")}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """`legacy_100`, `modern_100` and `batches_100`: what a command line can name."""
+    part, _, size = name.rpartition("_")
+    if part not in ("legacy", "modern", "batches") or not size.isdigit():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if part == "batches":
+        return functools.partial(batches, int(size))
+    side = {"legacy": legacy, "modern": modern}[part]
+
+    def factory(dtype: str = "float32") -> Any:
+        return side(int(size), dtype)
+
+    return factory
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------------
+class _Peaks(threading.Thread):
+    """Looks at the processes below this one, and keeps the most memory that each had."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peaks: dict[int, tuple[float, str]] = {}
+        """Process -> the most memory it had, in MB, and its command line; in the order they were first seen."""
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Looks every 20 ms: a process's own high-water mark misses nothing but its last moments."""
+        while not self._done.wait(0.02):
+            for process in _below(threading.main_thread().native_id or 0):
+                with contextlib.suppress(OSError, ValueError, StopIteration):
+                    status = Path(f"/proc/{process}/status").read_text().splitlines()
+                    mark = next(line for line in status if line.startswith("VmHWM:"))
+                    words = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+                    peak = max(self.peaks.get(process, (0.0, ""))[0], int(mark.split()[1]) / 1000)
+                    self.peaks[process] = peak, words
+
+    def stop(self) -> list[tuple[float, str]]:
+        """The peaks."""
+        self._done.set()
+        self.join()
+        return list(self.peaks.values())
+
+
+def _below(process: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_below(int(child))]
+    return found
+
+
+def measured(megabytes: int) -> Result:
+    """One check in this process: seconds and megabytes."""
+    import tfport
+
+    peaks = _Peaks()
+    peaks.start()
+    began = time.monotonic()
+    report = tfport.check(
+        f"proof.sizes:legacy_{megabytes}",
+        f"proof.sizes:modern_{megabytes}",
+        f"proof.sizes:batches_{megabytes}",
+        steps=STEPS,
+    )
+    seconds = time.monotonic() - began
+    sides = peaks.stop()
+    return {
+        "megabytes": megabytes,
+        "width": width(megabytes),
+        "equal": report.equal,
+        "verdict": str(report.pair.verdict) if report.pair else "",
+        "seconds": round(seconds, 1),
+        "parts": {name: round(value, 1) for name, value in report.seconds.items()},
+        "own": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "child": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000,
+        "sides": sides,
+        "left_out": list(report.left_out),
+    }
+
+
+def one(megabytes: int) -> Result:
+    """One check in a process of its own, so that its peak is nobody else's."""
+    path = FOLDER / f"sizes-{megabytes}-measured.json"
+    path.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "proof.sizes", str(megabytes), str(path)]
+    if code := subprocess.run(words, env=child_environment(), check=False).returncode:
+        raise RuntimeError(f"the check at {megabytes} MB ended with exit code {code}; what it said stands above")
+    found: Result = json.loads(path.read_text())
+    return found
+
+
+def result() -> list[Result]:
+    """Every size, each a stage of its own."""
+    return [stage(f"sizes-{each}", digest(PLACES), lambda each=each: one(each)) for each in MEGABYTES]  # type: ignore[misc]
+
+
+# --- Text -------------------------------------------------------------------------------------------------------------
+def text(found: list[Result]) -> str:
+    """docs/sizes.md."""
+    rows = []
+    before: Result | None = None
+    for row in found:
+        numbers = {"seconds": row["seconds"], "own": row["own"], "child": row["child"]}
+        growth = [
+            f"x {value / before[name]:.2g}" if before and before[name] else "–" for name, value in numbers.items()
+        ]
+        rows.append(
+            [
+                f"{row['megabytes']}",
+                f"{LAYERS} of {row['width']} x {row['width']}",
+                row["verdict"],
+                *(f"{value:,.0f}" for value in numbers.values()),
+                ", ".join(growth),
+            ]
+        )
+        before = row
+    header = ["MB of weights", "layers", "verdict", "seconds", "tool, MB", "largest side, MB", "growth of these three"]
+    return f"""# Time and memory by size
+
+Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
+
+`tfport check --legacy=proof.sizes:legacy_N --modern=proof.sizes:modern_N --batches=proof.sizes:batches_N
+--steps={STEPS}`: a TF1 graph of dense layers with Adam against a port to Keras 3, {BATCH} examples a batch, each side
+in a process of its own. Seconds are wall clock for the whole check. Memory is the most that a process had resident: the
+tool's own, and the larger of the sides'. Adam's slots make the state three times the weights, and float64 doubles it.
+
+{table(header, rows)}"""
+
+
+def failures(found: list[Result]) -> list[str]:
+    """Sizes at which the port, which is correct, did not pass."""
+    return [f"the port of {row['megabytes']} MB is {row['verdict']}" for row in found if not row["equal"]]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(measured(int(sys.argv[1]))))
