@@ -226,11 +226,10 @@ class KerasProgram(Program):
 
     def _drop_unused(self) -> None:
         """Leaves out optimizers that a model of its own step was compiled with and never applies."""
-        for name, model in self.models.items():
+        for model in self.models.values():
             own = [each for each in self._optimizers.values() if each.outer is getattr(model, "optimizer", None)]
             if not _keras_step(model):
                 self._unused |= {each.name for each in own if each.name not in self._spy.applied and not each.built}
-            del name
 
     def _live(self) -> dict[str, KerasOptimizer]:
         return {name: each for name, each in self._optimizers.items() if name not in self._unused}
@@ -363,7 +362,8 @@ class KerasProgram(Program):
         State(
             self.kind, {name: np.broadcast_to(nothing, tuple(each[0].shape)) for name, each in kept.items()}
         ).check_fits(state)
-        for name, (variable, optimizer, slot) in kept.items():
+        # Counts first: a schedule's rate, which a slot may be kept in terms of, is a function of them.
+        for name, (variable, optimizer, slot) in sorted(kept.items(), key=lambda item: item[1][2] != "iterations"):
             value = np.asarray(state.arrays[name])
             if optimizer is None or slot == "iterations":
                 write(variable, value)
@@ -398,14 +398,13 @@ class KerasProgram(Program):
                 taken.setdefault(key_of(mine), (label, mine, new))
         for _, mine, new in taken.values():
             write(mine, read(new))
-        for name, (variable, optimizer, slot) in self._kept().items():
+        for variable, optimizer, slot in sorted(self._kept().values(), key=lambda each: each[2] != "iterations"):
             if optimizer is None:
                 continue
             if slot == "iterations":
                 write(variable, np.zeros((), np.int64))
             else:
                 optimizer.set(slot, variable, initial_value(optimizer, slot, variable))
-            del name
 
     def _everything(self) -> dict[int, Any]:
         """Every variable that a call may move: weights, metrics, counters, seeds and what optimizers keep."""
@@ -823,8 +822,16 @@ class _Names:
     def functional(self) -> bool:
         return bool(getattr(self.model, "inputs", None)) and self.model.built
 
+    def _nested(self, which: str) -> Mapping[str, Any] | None:
+        """The dict of the model's inputs or outputs, where it has them by key."""
+        found = getattr(self.model, f"_{which}_struct", getattr(self.model, f"_nested_{which}", None))
+        return found if isinstance(found, Mapping) else None
+
     def inputs(self) -> list[str]:
         """Names of the model's inputs in a batch."""
+        nested = self._nested("inputs")
+        if nested is not None:
+            return list(nested)
         if not self.functional or len(self.model.inputs) == 1:
             return ["x"]
         names = getattr(self.model, "input_names", None)
@@ -832,6 +839,9 @@ class _Names:
 
     def outputs(self) -> list[str]:
         """Names of the model's outputs."""
+        nested = self._nested("outputs")
+        if nested is not None:
+            return list(nested)
         names = getattr(self.model, "output_names", None) if getattr(self.model, "outputs", None) else None
         return [str(each) for each in names] if names else ["output"]
 
@@ -854,25 +864,18 @@ class _Names:
                 f"the batch has no {missing[0]!r}; expected {', '.join([*names, *self.targets()])}, found "
                 f"{', '.join(batch)}."
             )
-        if len(names) == 1:
-            return batch[names[0]]
-        structure = getattr(self.model, "_inputs_struct", getattr(self.model, "_nested_inputs", None))
-        if isinstance(structure, Mapping):
-            return dict(zip(structure, (batch[name] for name in self._ordered(structure, names)), strict=True))
-        return [batch[name] for name in names]
-
-    def _ordered(self, structure: Mapping[str, Any], names: list[str]) -> list[str]:
-        return [key if key in names else names[place] for place, key in enumerate(structure)]
+        if self._nested("inputs") is not None:
+            return {name: batch[name] for name in names}
+        return batch[names[0]] if len(names) == 1 else [batch[name] for name in names]
 
     def y(self, batch: Mapping[str, Any]) -> Any:
         """The targets; None where the batch has none and the model wants none."""
         names = self.targets()
         if all(name in batch for name in names):
-            if len(names) == 1:
+            if len(names) == 1 and self._nested("outputs") is None:
                 return batch[names[0]]
             values = {output: batch[name] for output, name in zip(self.outputs(), names, strict=True)}
-            structure = getattr(self.model, "_outputs_struct", getattr(self.model, "_nested_outputs", None))
-            return values if isinstance(structure, Mapping) else list(values.values())
+            return values if self._nested("outputs") is not None else list(values.values())
         if "y" in batch:
             return batch["y"]
         if getattr(self.model, "loss", None) is not None and _keras_step(self.model):
@@ -886,8 +889,9 @@ class _Names:
     def infos(self) -> list[InputInfo]:
         """What a batch must hold."""
         found: list[InputInfo] = []
+        nested = self._nested("inputs")
         for place, name in enumerate(self.inputs()):
-            tensor = self.model.inputs[place] if self.functional else None
+            tensor = nested[name] if nested is not None else self.model.inputs[place] if self.functional else None
             found.append(_info(name, tensor))
         outputs = list(getattr(self.model, "outputs", None) or [])
         if getattr(self.model, "loss", None) is not None or not _keras_step(self.model):

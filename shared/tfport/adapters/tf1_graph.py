@@ -59,7 +59,7 @@ def tf1_graph(
       inference: placeholder -> value in inference.
       seed: the graph's seed.
       precision: "float64" where `build` makes float64 variables: TF1's optimizers then keep their numbers in float64
-        too, rounded to float32 first.
+        too, rounded to float32 first. What was built is the Program's `precision`.
       more: `loss`, `train_op`, `updates` and `initial`, as `build` may return them.
 
     Raises:
@@ -87,12 +87,7 @@ def tf1_graph(
                 found = given.or_else(maker())
         return _opened(lambda opened: GraphProgram(fresh, opened, found, again=make, start=_start), fresh)
 
-    program = make(seed)
-    if precision is not None and program.precision != precision:
-        held = program.precision
-        program.close()
-        raise UserError(f"asked for {precision}, and the build function made {held} variables; pass it the dtype.")
-    return program
+    return make(seed)
 
 
 def _opened(make: Callable[[Any], GraphProgram], graph: Any) -> GraphProgram:

@@ -37,7 +37,7 @@ from tfport.equivalence.structure import compare_structure
 from tfport.equivalence.verdicts import excess, judge, needs_float64, tolerances
 from tfport.errors import UserError, whole
 from tfport.program import Program
-from tfport.state import State, iterations_name
+from tfport.state import State
 from tfport.subject import OptimizerInfo, VariableInfo
 from tfport.versions import versions
 
@@ -715,7 +715,7 @@ class _Check:
           first: what the modern side's first pass measured.
         """
         found = Envelope()
-        _correct(found, record, self.phases)
+        _complement(found, record, self.phases)
         order = self.order
         work = DISTURBANCES * (len(record.forced) + order.steps)
         with (
@@ -749,6 +749,9 @@ class _Check:
                     # From here on as far as one step of the modern side was seen to go, and may go, by rounding.
                     side.load(disturbed(present, number * order.steps + step, _steps_apart(found, first, step)))
                     tick()
+        for rung, name, step in [key for key in found.spans if key[0] == "forced_trajectory"]:
+            free = "free_trajectory", name, step  # its last step is one of those
+            found.extra[free] = found.allows((rung, name, step))
         return found
 
     # --- The whole ----------------------------------------------------------------------------------------------------
@@ -1177,28 +1180,47 @@ def _steps_apart(envelope: Envelope, first: Meter, step: int) -> dict[str, float
     return found
 
 
-def _correct(envelope: Envelope, record: Record, phases: Sequence[str]) -> None:
-    """Allows for the bias correction of every variable that an Adam holds."""
-    betas = {
-        each.name: each.hyperparameters["beta_2"] for each in record.optimizers if "beta_2" in each.hyperparameters
-    }
-    states = record.trajectory.states
+_DECAYS = {"m": "beta_1", "v": "beta_2", "rms": "rho", "mean": "rho", "accumulator": "rho", "accumulator_update": "rho"}
+"""Slot -> the hyperparameter that it decays by, where it is a moving average."""
+_STATISTICS = 0.999
+"""The decay that is allowed for a moving statistic, whose own is not known."""
+
+
+def _decays(record: Record) -> dict[str, float]:
+    """State name -> the decay of the moving average that feeds it, or that its update is divided by."""
+    numbers = {each.name: each.hyperparameters for each in record.optimizers}
+    found: dict[str, float] = {}
     for variable in record.variables:
-        for optimizer in variable.optimizers:
-            if optimizer not in betas:
-                continue
-            count, beta, name = iterations_name(optimizer), betas[optimizer], variable.name
-            for still in record.stills:
-                updates = int(still.state[count])
-                for phase in phases:
-                    key = "update", f"{phase}/{name}", still.step
-                    envelope.correct(key, still.state[name], still.after[phase][name], beta, updates)
-                if still.after_step is not None:
-                    key = "update", f"step/{name}", still.step
-                    envelope.correct(key, still.state[name], still.after_step[name], beta, updates)
-            for step in record.forced:
-                key = "forced_trajectory", name, step
-                envelope.correct(key, states[step][name], states[step + 1][name], beta, int(states[step][count]))
+        known = [
+            numbers[name][beta]
+            for name in variable.optimizers
+            for beta in ("beta_1", "beta_2", "rho")
+            if beta in numbers.get(name, {})
+        ]
+        if known:
+            found[variable.name] = max(known)
+        elif not variable.optimizers:
+            found[variable.name] = _STATISTICS
+    for name in record.initial:
+        _, optimizer, slot, *_ = [*name.split("/", 3), "", ""] if name.startswith("optimizer/") else ("", "", "", "")
+        if _DECAYS.get(slot) in numbers.get(optimizer, {}):
+            found[name] = numbers[optimizer][_DECAYS[slot]]
+    return found
+
+
+def _complement(envelope: Envelope, record: Record, phases: Sequence[str]) -> None:
+    """Allows for the rounding of 1 - beta in everything that a moving average feeds."""
+    states = record.trajectory.states
+    for name, beta in _decays(record).items():
+        for still in record.stills:
+            before = still.state[name]
+            for phase in phases:
+                envelope.complement(("update", f"{phase}/{name}", still.step), before, still.after[phase][name], beta)
+            if still.after_step is not None:
+                envelope.complement(("update", f"step/{name}", still.step), before, still.after_step[name], beta)
+        for step in record.forced:
+            key = "forced_trajectory", name, step
+            envelope.complement(key, states[step][name], states[step + 1][name], beta)
 
 
 def _prefixed(arrays: Mapping[str, Array], phase: str) -> dict[str, Array]:

@@ -292,6 +292,40 @@ def test_several_inputs_and_outputs_and_sample_weights(package: Any) -> None:
 
 
 @BOTH
+def test_inputs_and_outputs_by_key(package: Any) -> None:
+    layers = package.layers
+    right, left = package.Input((2,), name="in_r"), package.Input((3,), name="in_l")
+    joint = layers.Concatenate()([right, left])
+    made = {"b": layers.Dense(1, name="out_b")(joint), "a": layers.Dense(2, name="out_a")(joint)}
+    model = package.Model({"right": right, "left": left}, made)
+    model.compile("sgd", {"a": "mse", "b": "mse"})
+    program = keras_model(model)
+    shapes = {each.name: each.shape for each in program.inputs()}
+    assert (shapes["right"], shapes["left"]) == ((None, 2), (None, 3))
+    batch = {"right": np.ones((2, 2), "f"), "left": np.ones((2, 3), "f")}
+    batch |= {"y_a": np.ones((2, 2), "f"), "y_b": np.zeros((2, 1), "f")}
+    assert set(shapes) == set(batch)
+    assert {name: value.shape[1] for name, value in program.forward(batch, False).items()} == {"a": 2, "b": 1}
+    _holds_invariants(program, batch)
+
+
+@BOTH
+def test_momentum_under_a_schedule_comes_back(package: Any) -> None:
+    schedule = package.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    program = keras_model(_classifier(package, package.optimizers.SGD(schedule, momentum=0.9)))
+    assert program.optimizers()[0].hyperparameters["learning_rate"] == pytest.approx(0.1)
+    program.run_phase("train", BATCH)
+    middle = _copy(program)
+    program.run_phase("train", BATCH)
+    end = _copy(program)
+    assert program.optimizers()[0].hyperparameters["learning_rate"] == pytest.approx(0.025)
+    program.load(middle)
+    program.run_phase("train", BATCH)
+    for name, value in program.state().arrays.items():
+        np.testing.assert_allclose(value, end.arrays[name], rtol=1e-4, atol=1e-6)
+
+
+@BOTH
 def test_sample_weights_weigh(package: Any) -> None:
     program = keras_model(_classifier(package))
     weighted = {**BATCH, "sample_weight": np.array([1, 0, 0, 0, 0, 0], "f")}
