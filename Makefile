@@ -40,7 +40,7 @@ $(TORCH_STAMP): pyproject.toml constraints.txt
 
 test-torch: $(TORCH_STAMP)
 	@$(TORCH_VENV)/bin/python -c 'import torch'
-	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers tests/tfport/adapters/test_torch_module.py
+	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers tests/tfport/adapters/test_torch_program.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

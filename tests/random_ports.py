@@ -191,7 +191,7 @@ def _optimizer(draws: random.Random) -> Optimizer:
     if kind in DECAYING and draws.random() < 0.3:
         decay = Decay(
             draws.choice(("exponential", "inverse_time")),
-            draws.choice((3, 4, 7)),
+            draws.choice((3, 5, 7)),
             _between(draws, 0.5, 0.95),
             draws.random() < 0.5,
         )

@@ -15,8 +15,8 @@ _CONSTRUCTORS: dict[str, str] = {
     "keras_model": "tfport.adapters.keras_models",
     "keras_phases": "tfport.adapters.keras_models",
     "keras_gan": "tfport.adapters.keras_models",
-    "tf_module": "tfport.adapters.tf_module",
-    "torch_module": "tfport.adapters.torch_module",
+    "tf_module": "tfport.adapters.module_program",
+    "torch_module": "tfport.adapters.torch_program",
 }
 """Public name -> the module that has it."""
 

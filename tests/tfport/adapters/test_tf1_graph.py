@@ -709,3 +709,22 @@ def test_every_optimizer_can_be_float64() -> None:
         program.run_phase("train", {"x": np.ones((1, 2))})
         assert {value.dtype.name for value in program.state().arrays.values()} == {"float64", "int64"}
         program.close()
+
+
+def test_updates_run_with_the_train_op_and_initial_once() -> None:
+    def build() -> dict[str, Any]:
+        x = tf.placeholder(tf.float32, [None, 2], name="x")
+        w = tf.get_variable("w", [2, 1])
+        seen = tf.get_variable("seen", [2], trainable=False, initializer=tf.zeros_initializer())
+        loss = tf.reduce_mean(tf.matmul(x, w), name="loss")
+        return {
+            "train_op": tf.train.GradientDescentOptimizer(0.5).minimize(loss),
+            "updates": [tf.assign_add(seen, tf.reduce_sum(x, 0)).op],
+            "initial": {w: np.full((2, 1), 3.0)},
+        }
+
+    program = tf1_graph(build)
+    np.testing.assert_array_equal(program.state().arrays["w"], np.full((2, 1), 3.0, np.float32))
+    program.run_phase("train", {"x": np.ones((4, 2))})
+    np.testing.assert_array_equal(program.state().arrays["seen"], [4.0, 4.0])
+    np.testing.assert_array_equal(program.state().arrays["w"], np.full((2, 1), 2.5, np.float32))

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tfport.adapters.tf_module import tf_module
+from tfport.adapters.module_program import tf_module
 from tfport.errors import CheckpointError, UserError
 from tfport.program import Program, State
 

@@ -14,7 +14,7 @@ torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed; `mak
 nn: Any = torch.nn
 F: Any = torch.nn.functional
 
-from tfport.adapters.torch_module import torch_module
+from tfport.adapters.torch_program import torch_module
 from tfport.errors import CheckpointError, UserError
 from tfport.program import Program, State
 from tfport.subject import CORRECTED
@@ -492,7 +492,7 @@ def test_mistakes_are_named() -> None:
 def test_tensorflow_is_fed_the_same_dropout() -> None:
     import tensorflow as tf
 
-    from tfport.adapters.tf_module import tf_module
+    from tfport.adapters.module_program import tf_module
 
     class Model(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
