@@ -178,8 +178,9 @@ class KerasProgram(Program):
         """Builds what only a batch can tell: unbuilt models, and which optimizer takes which variables.
 
         Where the user's code may choose at the first step (phases, a train_step of its own), the phases are run once in
-        order and everything is put back. Every method that takes a batch calls this first; a check that wants the state
-        before any batch may call it.
+        order and everything is put back. Every method that takes a batch calls this first. A check that asks for
+        variables or the state before any batch does well to call it before: without it, optimizers are built for the
+        variables that are trainable at that moment, which phases that set flags may see otherwise.
         """
         if not self._all_built():
             if self._build is None:
@@ -429,17 +430,33 @@ class KerasProgram(Program):
 
     @contextlib.contextmanager
     def _put_back(self) -> Iterator[None]:
-        """Puts back, bit for bit, every variable there is; metrics that came into being meanwhile are reset."""
+        """Puts back every variable there is, bit for bit, and the flags `trainable`, which a phase may set.
+
+        Metrics that came into being meanwhile are reset.
+        """
         before = self._everything()
         values = {key: read(variable) for key, variable in before.items()}
+        flags = self._flags()
         try:
             yield
         finally:
+            for holder, attribute, flag in flags:
+                if getattr(holder, attribute) != flag:
+                    setattr(holder, attribute, flag)
             for key, variable in before.items():
                 write(variable, values[key])
             new = {key: each for key, each in self._everything().items() if key not in before}
             if new:
                 self._reset_new(new)
+
+    def _flags(self) -> list[tuple[Any, str, bool]]:
+        """(layer or variable, attribute, value) for every flag of whether something is trained."""
+        found: list[tuple[Any, str, bool]] = []
+        for model in self.models.values():
+            found += [(each, "_trainable", each._trainable) for each in model._flatten_layers()]
+            if self.flavour == "keras3":
+                found += [(each, "trainable", bool(each.trainable)) for each in model.weights]
+        return found
 
     def _reset_new(self, new: Mapping[int, Any]) -> None:
         """Gives their first values to variables that were made during a call that is put back."""
@@ -560,6 +577,7 @@ class KerasProgram(Program):
         self.prepare(batch)
         generators = {key_of(each) for each in self._moving_generators()}
         kept = {key: (each, read(each)) for key, each in self._everything().items() if key not in generators}
+        flags = self._flags()
         before: dict[tuple[str, str], Any] = {}
         for name, model in self.models.items():
             for function in _FUNCTIONS:
@@ -575,6 +593,8 @@ class KerasProgram(Program):
                 setattr(self.models[name], function, value)
             for each, value in kept.values():
                 write(each, value)
+            for holder, attribute, flag in flags:
+                setattr(holder, attribute, flag)
         return dict(found)
 
     def _moving_generators(self) -> list[Any]:

@@ -610,11 +610,13 @@ def test_flags_that_phases_toggle_are_the_phases_own(package: Any) -> None:
     program.prepare(batch)
     ours = {each.path if package is keras else each.name[:-2] for each in models["discriminator"].weights}
     assert set(program.gradients("judge", batch)) == ours
+    assert models["discriminator"].trainable is False  # as it was built: what looks puts flags back
     assert not set(program.gradients("make", batch)) & ours
     start = _copy(program)
     program.run_phase("make", batch)
     assert not _moved(start, program.state()) & ours
     program.run_phase("judge", batch)
+    assert models["discriminator"].trainable is True
     assert ours <= _moved(start, program.state())
     with pytest.raises(NotImplementedError, match="outputs="):
         program.forward(batch, False)
