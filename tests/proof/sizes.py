@@ -6,14 +6,15 @@ in a process of its own: `proof.sizes:legacy_100` is the graph with 100 MB of we
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import functools
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from tfport.remote import child_environment
 
 MEGABYTES = (1, 10, 100, 500)
 LAYERS = 4
+SIDES = ("legacy-float32", "modern-float32", "legacy-float64", "modern-float64")
 STEPS = 2
 BATCH = 8
 RATE, BETA_1, BETA_2, EPSILON = 0.001, 0.9, 0.999, 1e-8
@@ -37,6 +39,8 @@ PLACES = (
     "shared/tfport/program.py",
 )
 COMMAND = "python tests/prove.py sizes"
+TOLD = "TFPORT_SIZES_TOLD"
+"""The environment's name for the folder in which each side's process leaves its peak when it ends."""
 
 
 # --- The programs -----------------------------------------------------------------------------------------------------
@@ -96,55 +100,29 @@ def __getattr__(name: str) -> Callable[..., Any]:
     side = {"legacy": legacy, "modern": modern}[part]
 
     def factory(dtype: str = "float32") -> Any:
+        if TOLD in os.environ:
+            atexit.register(_tell, os.environ[TOLD], f"{part}-{dtype}")
         return side(int(size), dtype)
 
     return factory
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------
-class _Peaks(threading.Thread):
-    """Looks at the processes below this one, and keeps the most memory that each had."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peaks: dict[int, tuple[float, str]] = {}
-        """Process -> the most memory it had, in MB, and its command line; in the order they were first seen."""
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        """Looks every 20 ms: a process's own high-water mark misses nothing but its last moments."""
-        while not self._done.wait(0.02):
-            for process in _below(threading.main_thread().native_id or 0):
-                with contextlib.suppress(OSError, ValueError, StopIteration):
-                    status = Path(f"/proc/{process}/status").read_text().splitlines()
-                    mark = next(line for line in status if line.startswith("VmHWM:"))
-                    words = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-                    peak = max(self.peaks.get(process, (0.0, ""))[0], int(mark.split()[1]) / 1000)
-                    self.peaks[process] = peak, words
-
-    def stop(self) -> list[tuple[float, str]]:
-        """The peaks."""
-        self._done.set()
-        self.join()
-        return list(self.peaks.values())
+def peak(who: int = resource.RUSAGE_SELF) -> float:
+    """The most memory that this process had resident so far, in MB; or the largest of those that it waited for."""
+    return resource.getrusage(who).ru_maxrss / 1000
 
 
-def _below(process: int) -> list[int]:
-    """The processes that a process started, and those that they did."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += [int(child), *_below(int(child))]
-    return found
+def _tell(folder: str, side: str) -> None:
+    Path(folder, f"{side}-{os.getpid()}").write_text(str(peak()))
 
 
 def measured(megabytes: int) -> Result:
     """One check in this process: seconds and megabytes."""
     import tfport
 
-    peaks = _Peaks()
-    peaks.start()
+    folder = tempfile.TemporaryDirectory()
+    os.environ[TOLD] = folder.name
     began = time.monotonic()
     report = tfport.check(
         f"proof.sizes:legacy_{megabytes}",
@@ -153,7 +131,10 @@ def measured(megabytes: int) -> Result:
         steps=STEPS,
     )
     seconds = time.monotonic() - began
-    sides = peaks.stop()
+    sides: dict[str, float] = {}
+    for file in Path(folder.name).iterdir():
+        side = file.name.rpartition("-")[0]
+        sides[side] = max(sides.get(side, 0.0), float(file.read_text()))
     return {
         "megabytes": megabytes,
         "width": width(megabytes),
@@ -161,8 +142,8 @@ def measured(megabytes: int) -> Result:
         "verdict": str(report.pair.verdict) if report.pair else "",
         "seconds": round(seconds, 1),
         "parts": {name: round(value, 1) for name, value in report.seconds.items()},
-        "own": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
-        "child": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000,
+        "own": peak(),
+        "child": peak(resource.RUSAGE_CHILDREN),
         "sides": sides,
         "left_out": list(report.left_out),
     }
@@ -187,24 +168,23 @@ def result() -> list[Result]:
 # --- Text -------------------------------------------------------------------------------------------------------------
 def text(found: list[Result]) -> str:
     """docs/sizes.md."""
-    rows = []
-    before: Result | None = None
+    rows, growth = [], []
+    before: Result = {}
     for row in found:
-        numbers = {"seconds": row["seconds"], "own": row["own"], "child": row["child"]}
-        growth = [
-            f"x {value / before[name]:.2g}" if before and before[name] else "–" for name, value in numbers.items()
-        ]
-        rows.append(
-            [
-                f"{row['megabytes']}",
-                f"{LAYERS} of {row['width']} x {row['width']}",
-                row["verdict"],
-                *(f"{value:,.0f}" for value in numbers.values()),
-                ", ".join(growth),
-            ]
-        )
-        before = row
-    header = ["MB of weights", "layers", "verdict", "seconds", "tool, MB", "largest side, MB", "growth of these three"]
+        numbers = {
+            "seconds": row["seconds"],
+            "tool": row["own"],
+            **{side: row["sides"].get(side) for side in SIDES},
+        }
+        shown = ["–" if value is None else f"{value:,.0f}" for value in numbers.values()]
+        size = [f"{row['megabytes']}", f"{LAYERS} of {row['width']} × {row['width']}", row["verdict"]]
+        rows.append([*size, *shown, "; ".join(row["left_out"]) or "–"])
+        if before:
+            both = [(value, before.get(name)) for name, value in numbers.items()]
+            ratios = [f"{value / old:.2f}" if value and old else "–" for value, old in both]
+            growth.append([f"{before['size']} → {size[0]}", *ratios])
+        before = {**numbers, "size": size[0]}
+    measured_things = ["seconds", "tool", *(side.replace("-", ", ") for side in SIDES)]
     return f"""# Time and memory by size
 
 Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
@@ -212,9 +192,13 @@ Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
 `tfport check --legacy=proof.sizes:legacy_N --modern=proof.sizes:modern_N --batches=proof.sizes:batches_N
 --steps={STEPS}`: a TF1 graph of dense layers with Adam against a port to Keras 3, {BATCH} examples a batch, each side
 in a process of its own. Seconds are wall clock for the whole check. Memory is the most that a process had resident: the
-tool's own, and the larger of the sides'. Adam's slots make the state three times the weights, and float64 doubles it.
+tool's own, and each side's in either precision, in MB. Adam's slots make the state three times the weights, and float64
+doubles it.
 
-{table(header, rows)}"""
+{table(["MB of weights", "layers", "verdict", *measured_things, "left out"], rows)}
+Growth from row to row, as a factor:
+
+{table(["MB of weights", *measured_things], growth)}"""
 
 
 def failures(found: list[Result]) -> list[str]:

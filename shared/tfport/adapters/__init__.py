@@ -9,9 +9,9 @@ import importlib
 from typing import Any
 
 _CONSTRUCTORS: dict[str, str] = {
-    "tf1_graph": "tfport.adapters.tf1_graph",
-    "from_meta": "tfport.adapters.tf1_graph",
-    "from_saved_model": "tfport.adapters.tf1_graph",
+    "tf1_graph": "tfport.adapters.tf1_sides",
+    "from_meta": "tfport.adapters.tf1_sides",
+    "from_saved_model": "tfport.adapters.tf1_sides",
     "keras_model": "tfport.adapters.keras_models",
     "keras_phases": "tfport.adapters.keras_models",
     "keras_gan": "tfport.adapters.keras_models",

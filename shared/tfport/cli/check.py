@@ -78,7 +78,7 @@ def names() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for flag in ("inputs", "outputs"):
         if FLAGS[flag].value:
-            found[flag] = list(FLAGS[flag].value)
+            found[flag] = list(FLAGS[flag].value or [])
     for flag in ("losses", "train_ops"):
         words = FLAGS[flag].value
         if not words:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from tfport.adapters import graph_ops
-from tfport.adapters.tf1_graph import GraphProgram, from_meta, from_saved_model, tf1_graph
+from tfport.adapters.tf1_sides import GraphProgram, from_meta, from_saved_model, tf1_graph
 from tfport.errors import UserError
 
 BATCH = {"x": np.random.default_rng(0).normal(size=(4, 3)), "word": np.array([1, 1, 2, 0])}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from tfport.adapters.tf1_graph import tf1_graph
+from tfport.adapters.tf1_sides import tf1_graph
 from tfport.checking import candidates
 from tfport.checking.slots import SLOTS
 from tfport.errors import CheckpointError, UserError
