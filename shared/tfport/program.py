@@ -111,6 +111,13 @@ class Program(abc.ABC):
         """What a person should know of how the program was read: what was found by itself, what was left out."""
         return ()
 
+    def prepare(self, batch: Batch) -> None:
+        """Makes ready what only a first batch can tell: layers' shapes, what each optimizer takes. Nothing is trained.
+
+        A check calls it before it asks for variables, optimizers or state.
+        """
+        del batch
+
     # --- State --------------------------------------------------------------------------------------------------------
     @abc.abstractmethod
     def state(self) -> State:

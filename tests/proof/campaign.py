@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,12 @@ def rows(kind: str, count: int = COUNT) -> list[Result]:
         while missing := [seed for seed in range(count) if seed not in read(path)]:
             bar.update(count - len(missing) - bar.n)
             chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-            for _ in workers.map(lambda chunk: _chunk(kind, chunk, path), chunks):
+            pending = {workers.submit(_chunk, kind, chunk, path) for chunk in chunks}
+            while pending:
+                done, pending = wait(pending, timeout=2)
                 bar.update(len(read(path)) - bar.n)
+                for each in done:
+                    each.result()
     found = read(path)
     return [found[seed] for seed in range(count)]
 
@@ -299,15 +304,14 @@ def _ratios(correct: Sequence[Result], ported: Sequence[Result]) -> str:
     """How far apart correct and broken ports lie on the scale by which rounding is told."""
     fine = [float(row["shrink"]) for row in correct if row.get("shrink") is not None]
     bad = [float(row["shrink"]) for row in ported if row.get("shrink") is not None]
-    by = sorted({row["rounding_by"] for row in correct if row.get("rounding_by")})
-    identical = sum(row.get("verdict") == "identical" for row in correct)
+    by = Counter(row["rounding_by"] or "the same bits" for row in correct if row.get("verdict"))
     lines = [
         ["correct", str(len(fine)), figure(max(fine, default=None))],
         ["broken", str(len(bad)), figure(min(bad, default=None))],
     ]
     return (
-        f"Rounding was told by {', '.join(by) or 'nothing'}; {identical} correct ports had the same bits. The ratio is "
-        "the largest\nof a port's rungs: the float64 difference over 2⁻²⁹ of the float32 one.\n\n"
+        "What let the correct ports pass: " + ", ".join(f"{name} {count}" for name, count in by.most_common()) + ".\n"
+        "The ratio is the largest of a port's rungs: the float64 difference over 2⁻²⁹ of the float32 one.\n\n"
         + table(["ports", "with a ratio", "largest of correct, smallest of broken"], lines)
     )
 

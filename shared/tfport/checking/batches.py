@@ -173,6 +173,13 @@ def assign(batch: Batch, inputs: Sequence[InputInfo], side: str) -> dict[str, st
     return found
 
 
+def fed(batch: Batch, assigned: Mapping[str, str], precision: str) -> Batch:
+    """A batch under the names of a side's inputs, floats in its precision; what feeds no input keeps its name."""
+    spare = {name: array for name, array in batch.items() if name not in assigned.values()}
+    whole = {**spare, **{own: batch[name] for own, name in assigned.items()}}
+    return {name: array.astype(precision) if array.dtype.kind == "f" else array for name, array in whole.items()}
+
+
 def _in_order(inputs: list[InputInfo], free: list[str], batch: Batch) -> list[tuple[InputInfo, str]]:
     """Pairs what is left where shapes and dtypes tell: as many of both and an order in which all fit."""
     if not inputs or len(free) < len(inputs):

@@ -75,8 +75,8 @@ def _who_trained(
                     side,
                     "who trained",
                     phase,
-                    f"phase {phase} trains nothing: none of {len(variables)} variables moved. Look for trainable=False when "
-                    "it was compiled or first called, an empty var_list, or a gradient that is cut.",
+                    f"phase {phase} trains nothing: none of {len(variables)} variables moved. Look for trainable=False "
+                    "when it was compiled or first called, an empty var_list, or a gradient that is cut.",
                 )
             )
     never = [
@@ -88,7 +88,7 @@ def _who_trained(
                 side,
                 "who trained",
                 "",
-                f"{some(never)} {'is' if len(never) == 1 else 'are'} held by an optimizer and never moved in any phase.",
+                f"{some(never)} {'is' if len(never) == 1 else 'are'} held by an optimizer and never moved.",
             )
         )
     return found
@@ -107,8 +107,8 @@ def _reported(side: str, stills: Sequence[Still], phases: Sequence[str]) -> list
                         side,
                         "reported loss",
                         phase,
-                        f"phase {phase} reports a loss of {reported:.6g}, and the loss at that state is {objective:.6g}. Look "
-                        "for a running mean over steps, or a loss that is read after the update.",
+                        f"phase {phase} reports a loss of {reported:.6g}, and the loss there is {objective:.6g}. "
+                        "Look for a running mean over steps, or a loss that is read after the update.",
                     )
                 )
                 break
@@ -140,7 +140,8 @@ def _ranges(side: str, still: Still, batch: Batch) -> list[Finding]:
                             "ranges",
                             "",
                             f"{name} lies in [{low:.4g}, {high:.4g}], and what is generated beside it by {node.name} "
-                            f"({node.kind}) can only lie in [{bounds[0]:g}, {bounds[1]:g}]. Look at how the data is scaled.",
+                            f"({node.kind}) can only lie in [{bounds[0]:g}, {bounds[1]:g}]. Look at how the data is "
+                            "scaled.",
                         )
                     )
     return found
@@ -171,8 +172,8 @@ def _noise(side: str, drawn: Mapping[str, Sequence[Mapping[str, str]]]) -> list[
                     side,
                     "noise",
                     phase,
-                    f"phase {phase}: {name.removesuffix(' (traced)')} draws once, while the function is traced, and gives the "
-                    "same numbers at every step. Draw outside of the function, or with TensorFlow's own ops.",
+                    f"phase {phase}: {name.removesuffix(' (traced)')} draws once, while the function is traced, and "
+                    "gives the same numbers at every step. Draw outside of the function, or with TensorFlow's own ops.",
                 )
             )
         if len(calls) < 2:
@@ -184,8 +185,8 @@ def _noise(side: str, drawn: Mapping[str, Sequence[Mapping[str, str]]]) -> list[
                         side,
                         "noise",
                         phase,
-                        f"phase {phase}: {name} draws the same numbers at two steps in a row. Look for a fixed seed in a "
-                        "stateless generator, or one that is made anew in each step.",
+                        f"phase {phase}: {name} draws the same numbers at two steps in a row. Look for a fixed seed in "
+                        "a stateless generator, or one that is made anew in each step.",
                     )
                 )
     return found
@@ -240,7 +241,7 @@ def _statistics(
             side,
             "statistics",
             "",
-            f"{some(still_standing)} never {'moves' if len(still_standing) == 1 else 'move'} in training. Look for UPDATE_OPS "
-            "that nothing runs, training=False in the step, or a layer with trainable=False.",
+            f"{some(still_standing)} never {'moves' if len(still_standing) == 1 else 'move'} in training. Look for "
+            "UPDATE_OPS that nothing runs, training=False in the step, or a layer with trainable=False.",
         )
     ]

@@ -39,7 +39,7 @@ def locate(legacy: Still, modern: Still, phases: Sequence[str], double: bool, in
             found = _apart(legacy.nodes[key], modern.nodes[key], close)
             if found is not None:
                 phase = "" if key == "inference" else key
-                return _described(*found, legacy.nodes[key], modern.nodes[key], legacy.step, phase, close)
+                return _described(*found, modern.nodes[key], legacy.step, phase, close)
     return None
 
 
@@ -78,7 +78,6 @@ def _described(
     counterpart: KeptNode | None,
     apart: KeptNode,
     partners: Mapping[str, str],
-    legacy: Sequence[KeptNode],
     modern: Sequence[KeptNode],
     step: int,
     phase: str,
@@ -98,8 +97,8 @@ def _described(
     )
     reads = f", reading {', '.join(apart.variables)}" if apart.variables else ""
     text = (
-        f"Step {step}, {where}: what goes into {apart.name} ({apart.kind}{reads}) agrees ({inputs}), and what comes out does "
-        f"not; it stands {partner}."
+        f"Step {step}, {where}: what goes into {apart.name} ({apart.kind}{reads}) agrees ({inputs}), and what comes "
+        f"out does not; it stands {partner}."
     )
     return Location(
         step,
@@ -203,8 +202,8 @@ def of_update(
     if left is not None and right is not None and name in left and name in right:
         neighbours = _neighbours(left[name], right[name], close)
     text = (
-        f"Step {legacy.step}, phase {phase}: outputs, loss and gradients agree, and {name} after the phase does not: the "
-        f"update itself differs (optimizers {optimizers[0] or 'none'} and {optimizers[1] or 'none'})."
+        f"Step {legacy.step}, phase {phase}: outputs, loss and gradients agree, and {name} after the phase does not: "
+        f"the update itself differs (optimizers {optimizers[0] or 'none'} and {optimizers[1] or 'none'})."
     )
     return Location(
         legacy.step, phase, optimizers[1], "update", optimizers[0], "update", (), ((name, name),), neighbours, text

@@ -88,8 +88,8 @@ def _pair(path: Path, entry: dict[str, Any], one: VariableInfo, other: VariableI
     fits = shape == other.shape or (reshape and one.parameters == other.parameters)
     if not fits:
         raise UserError(
-            f"--mapping={path}: {one.name} has shape {shape}{' once transposed' if transpose else ''}, and {other.name} "
-            f"has {other.shape}; give another partner, a transpose, or reshape."
+            f"--mapping={path}: {one.name} has shape {shape}{' once transposed' if transpose else ''}, and "
+            f"{other.name} has {other.shape}; give another partner, a transpose, or reshape."
         )
     return MappedVariable(
         one.name, other.name, one.shape, other.shape, transpose, reshape and shape != other.shape, "mapping file"

@@ -285,7 +285,7 @@ class _Search:
             if other is not None and other != modern:
                 if other in self.fixed:
                     continue
-                back = [each for each in ways([self.infos[present.legacy]], self.modern[other])]
+                back = ways([self.infos[present.legacy]], self.modern[other])
                 if back:
                     mapping[other] = _mapped(
                         self.infos[present.legacy], self.modern[other], back[0], self.mapping[other].reason

@@ -89,7 +89,7 @@ class Meter:
     largest: dict[Key, float] = field(default_factory=dict)
     """Relative differences of this pass; the largest that rounding must explain."""
     moves: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Rung and tensor -> the largest difference of what a step added to it, as a share of what it added; float64 only."""
+    """Rung and tensor -> the largest difference of what a step added, as a share of what it added; float64 only."""
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,10 +111,8 @@ def observe(
     for phase in side.phases:
         if nodes:
             still.nodes[phase] = keep_nodes(store, side.nodes(batch, phase=phase))
-        try:
+        with contextlib.suppress(NotImplementedError):
             still.objectives[phase] = float(side.loss(phase, batch))
-        except NotImplementedError:
-            pass
         try:
             gradients = side.gradients(phase, batch)
         except NotImplementedError:

@@ -18,6 +18,7 @@ import numpy as np
 from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.renamed import BuiltNames, under
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
 from tfport.remote import OtherProcess, answer_lines, write_npz
 from tfport.state import State
@@ -125,6 +126,10 @@ class RemoteProgram(OtherProcess, Program):
         """As the other process says."""
         return tuple(self._said("notes"))
 
+    def prepare(self, batch: Batch) -> None:
+        """In the other process."""
+        self._said("prepare", batch)
+
     def state(self) -> State:
         """The other process's state, in a file that is read tensor by tensor."""
         return State(self._name, self._arrays("state"))
@@ -158,7 +163,7 @@ class RemoteProgram(OtherProcess, Program):
         """In the other process."""
         answer = self._answered("gradients", batch, {"phase": phase})
         values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
-        return {name: values[name] if name in values else None for name in answer["value"]}
+        return {name: values.get(name) for name in answer["value"]}
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """In the other process."""
@@ -180,6 +185,8 @@ class _Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.program: Program | None = None
+        self.order: dict[str, Any] = {}
+        self.first_batch: Batch = {}
         self.count = 0
 
     def answered(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -198,11 +205,22 @@ class _Server:
     def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
         """Builds the program."""
         factories.Floatx(precision).__enter__()  # for the life of the process
+        self.order = {"given": given, "side": side, "precision": precision, "names": names}
         try:
             self.program = factories.build(given, side, precision, seed, names)
         except NoSuchPrecision as reason:
             return {"no_such_precision": str(reason)}
         return {"kind": self.program.kind, "precision": self.program.precision, "phases": list(self.program.phases)}
+
+    def initialise(self, program: Program, seed: int) -> None:
+        """Takes over what a second build draws; a graph's file runs its own initialisers again."""
+        if factories.is_file(self.order["given"]):
+            program.initialise(seed)
+            return
+        fresh = factories.build(**self.order, seed=seed)
+        fresh.prepare(self.first_batch)
+        program.load(under(BuiltNames.of(program), fresh).state())
+        fresh.close()
 
     def _answered(self, program: Program, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if method in ("inputs", "variables", "optimizers", "random_draws"):
@@ -213,13 +231,17 @@ class _Server:
         if method == "state":
             return self._file(program.state().arrays)
         if method == "initialise":
-            program.initialise(arguments["seed"])
+            self.initialise(program, arguments["seed"])
             return {"value": None}
         with np.load(self.folder / "request.npz", allow_pickle=False) as request:
             if method == "load":
                 program.load(State("", request))
                 return {"value": None}
             batch = {name: request[name] for name in request.files}
+        if method == "prepare":
+            self.first_batch = batch
+            program.prepare(batch)
+            return {"value": None}
         if method == "nodes":
             nodes = program.nodes(batch, arguments["training"], arguments["phase"])
             told = [

@@ -107,7 +107,6 @@ class Side:
         self.own_variables = program.variables()
         self.own_optimizers = {each.name: each for each in program.optimizers()}
         self.names = names or Names()
-        self._pairs: dict[str, MappedVariable] = {}
         self.rename(self.names)
         self._assigned: dict[str, str] | None = None
 
@@ -116,7 +115,6 @@ class Side:
         self.names = names
         self.phases = tuple(names.phases) or self.program.phases
         self.program.draws.aliases = {own: shared for shared, own in names.phases.items()}
-        self._held = [each.name for each in self.own_variables]
 
     # --- Names --------------------------------------------------------------------------------------------------------
     def pair_of(self, own: str) -> MappedVariable | None:
@@ -190,13 +188,7 @@ class Side:
         """The batch under the names of the side's inputs; floats in its precision."""
         if self._assigned is None:
             self._assigned = batch_names.assign(batch, self.program.inputs(), self.role)
-        fed = {own: batch[name] for own, name in self._assigned.items()}
-        spare = {name: array for name, array in batch.items() if name not in self._assigned.values()}
-        whole = {**spare, **fed}
-        return {
-            name: array.astype(self.program.precision) if array.dtype.kind == "f" else array
-            for name, array in whole.items()
-        }
+        return batch_names.fed(batch, self._assigned, self.program.precision)
 
     def at(self, step: int) -> None:
         """Draws from now on are those of this step."""

@@ -1,0 +1,232 @@
+"""The modern side, held against what is kept of the legacy side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfport.checking.measure import Envelope, Meter, compare_reports, compare_stills, paired
+from tfport.checking.observe import Still, observe
+from tfport.checking.pairing import Pairing, paired_with
+from tfport.checking.record import Record, contracts_of, draw_rows, finite, initialised
+from tfport.checking.report import DrawRow, Finding, Movement
+from tfport.checking.session import Session
+from tfport.checking.sides import Side
+from tfport.equivalence.initialisation import compare_initialisation
+from tfport.equivalence.measurement import PairMeasurement
+from tfport.equivalence.structure import compare_structure
+from tfport.state import State
+from tfport.subject import OptimizerInfo, VariableInfo
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass
+class _Facade:
+    """What the structure rung asks of a side."""
+
+    phases: tuple[str, ...]
+    held_variables: tuple[VariableInfo, ...]
+    held_optimizers: tuple[OptimizerInfo, ...]
+    arrays: Mapping[str, Array]
+
+    def variables(self) -> tuple[VariableInfo, ...]:
+        return self.held_variables
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        return self.held_optimizers
+
+    def state(self) -> State:
+        return State("", self.arrays)
+
+
+class Opponent:
+    """The modern side over all its passes."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.pairing: Pairing | None = None
+        """Found in the first pass."""
+        self.kind = ""
+        self.draws: tuple[DrawRow, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.findings: list[Finding] = []
+        self.movements: list[Movement] = []
+        self.curves: dict[str, list[float]] = {}
+        self._initial_values: dict[str, Array] | None = None
+
+    def held_against(
+        self,
+        record: Record,
+        by_tensor: Mapping[str, Mapping[str, float]] | None = None,
+        envelope: Envelope | None = None,
+        least: Mapping[Any, float] | None = None,
+    ) -> tuple[Meter, list[Still]]:
+        """One pass against the record, in its precision.
+
+        Args:
+          record: of the legacy side.
+          by_tensor: rung -> tensor -> what rounding explains, where float32 has been measured.
+          envelope: what rounding explains, where there is no float64.
+          least: on which scale a float64 difference is measured at least.
+
+        Returns:
+          What was measured, and what the modern side showed at the record's states.
+        """
+        session, precision = self.session, record.precision
+        meter = Meter(
+            PairMeasurement("legacy", "modern"),
+            precision,
+            by_tensor or {},
+            envelope,
+            least or {},
+            sampled=record.sampled,
+        )
+        meter.unstable = set(record.stills[0].unstable)
+        with session.timed(f"modern {precision}"), session.opened("modern", precision) as program:
+            side = session.side(program, "modern", self.pairing.names if self.pairing else None)
+            first_time = self.pairing is None
+            own = session.store.keep(program.state().arrays)
+            if self.pairing is None:
+                finite(own, "modern")
+                with session.timed("matching variables"):
+                    self.pairing = paired_with(session, record, side)
+            pairing, batches = self.pairing, session.batches(program)
+            self._structure(meter, record, side, pairing)
+            owners = _owners(record)
+            stills = []
+            for still in record.stills:
+                batch = batches[still.step]
+                mine = observe(side, session.store, still.state, batch, still.step, twice=still.step == 0)
+                meter.unstable |= mine.unstable
+                compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
+                stills.append(mine)
+            self._trajectories(meter, record, side, owners)
+            if first_time:
+                self.findings, self.movements = contracts_of(session, side, stills, record.initial)
+                program.load(State("", own))
+                self.kind, self.draws, self.notes = program.kind, draw_rows("modern", program), program.notes()
+                self._initial_values = initialised(session, side)
+            self._initialisation(meter, record)
+        return meter, stills
+
+    def _structure(self, meter: Meter, record: Record, side: Side, pairing: Pairing) -> None:
+        rung = meter.pair.rung("structure")
+        left, right, notes = _alike_hyperparameters(record.optimizers, side.optimizers())
+        rung.notes += notes
+        missing = set(pairing.unmatched_legacy)
+        mine = side.state().arrays
+        compare_structure(
+            rung,
+            _Facade(record.phases, _trainable(record.variables), left, _without(record.initial, missing)),  # type: ignore[arg-type]
+            _Facade(
+                tuple(
+                    {own: shared for shared, own in pairing.names.phases.items()}.get(own, own)
+                    for own in side.program.phases
+                ),
+                side.variables(),
+                right,
+                {name: mine[name] for name in mine if paired(name)},
+            ),  # type: ignore[arg-type]
+        )
+
+    def _initialisation(self, meter: Meter, record: Record) -> None:
+        rung = meter.pair.rung("initialisation")
+        mine, theirs = self._initial_values, record.initialised
+        if mine is None or theirs is None:
+            return
+        known = [name for name in theirs if name in mine]
+        compare_initialisation(rung, {name: theirs[name] for name in known}, {name: mine[name] for name in known})
+
+    def _trajectories(self, meter: Meter, record: Record, side: Side, owners: Mapping[str, str]) -> None:
+        batches = self.session.batches(side.program)
+        states, reports = record.trajectory.states, record.trajectory.reports
+        with self.session.bar(
+            f"modern {side.program.precision}", len(record.forced) + self.session.order.steps
+        ) as tick:
+            if "forced_trajectory" in self.session.order.rungs:
+                for step in record.forced:
+                    side.load(states[step])
+                    side.at(step)
+                    compare_reports(meter, "forced_trajectory", reports[step], side.step(batches[step]), step, None)
+                    after = side.state().arrays
+                    rung, before = "forced_trajectory", states[step]
+                    meter.add_all(rung, states[step + 1], after, step, "step", "", owners, before)
+                    tick()
+            if "free_trajectory" in self.session.order.rungs:
+                side.load(record.initial)
+                curves: dict[str, list[float]] = {}
+                for step in range(self.session.order.steps):
+                    side.at(step)
+                    mine = side.step(batches[step])
+                    for name, value in mine.items():
+                        if name.endswith("/loss"):
+                            curves.setdefault(name.removesuffix("/loss"), []).append(value)
+                    compare_reports(meter, "free_trajectory", reports[step], mine, step, None)
+                    if step + 1 in states:
+                        after = side.state().arrays
+                        meter.add_all("free_trajectory", states[step + 1], after, step, "step", "", owners)
+                    tick()
+                self.curves = self.curves or curves
+
+
+def _trainable(variables: Sequence[VariableInfo]) -> tuple[VariableInfo, ...]:
+    return tuple(dataclasses.replace(each, trainable=bool(each.optimizers)) for each in variables)
+
+
+def _without(arrays: Mapping[str, Array], missing: set[str]) -> dict[str, Array]:
+    """A state without variables that have no partner, and without their slots."""
+    return {name: arrays[name] for name in arrays if not _belongs(name, missing)}
+
+
+def _belongs(name: str, variables: set[str]) -> bool:
+    parts = name.split("/", 3)
+    return name in variables or (name.startswith("optimizer/") and len(parts) == 4 and parts[3] in variables)
+
+
+def _alike_hyperparameters(
+    left: Sequence[OptimizerInfo], right: Sequence[OptimizerInfo]
+) -> tuple[tuple[OptimizerInfo, ...], tuple[OptimizerInfo, ...], list[str]]:
+    """Both sides' optimizers with the numbers that both can have: what one lacks and is 0 on the other is 0."""
+    notes = []
+    by_name = {each.name: each for each in right}
+    one = {each.name: dict(each.hyperparameters) for each in left}
+    other = {each.name: dict(each.hyperparameters) for each in right}
+    for name in one.keys() & other.keys():
+        for number in sorted(one[name].keys() ^ other[name].keys()):
+            has, lacks = (one, other) if number in one[name] else (other, one)
+            if number == "learning_rate":
+                del has[name][number]
+                notes.append(
+                    f"the {name} optimizer's learning rate is fed or unknown on one side: rung 6 holds what it does"
+                )
+            elif has[name][number] == 0:
+                lacks[name][number] = 0.0
+    del by_name
+    return (
+        tuple(OptimizerInfo(each.name, each.algorithm, one[each.name]) for each in left),
+        tuple(OptimizerInfo(each.name, each.algorithm, other[each.name]) for each in right),
+        notes,
+    )
+
+
+def _owners(record: Record) -> dict[str, str]:
+    """State name -> the phases that move it."""
+    phases: dict[str, list[str]] = {}
+    for phase, optimizers in record.phase_optimizers.items():
+        for optimizer in optimizers:
+            phases.setdefault(optimizer, []).append(phase)
+    found = {}
+    for each in record.variables:
+        owners = [phase for optimizer in each.optimizers for phase in phases.get(optimizer, [])]
+        if owners:
+            found[each.name] = " and ".join(dict.fromkeys(owners))
+    for name in record.initial:
+        if name.startswith("optimizer/"):
+            owners = phases.get(name.split("/")[1], [])
+            if owners:
+                found[name] = " and ".join(owners)
+    return found

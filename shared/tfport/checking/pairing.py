@@ -1,0 +1,158 @@
+"""Which phase, variable, optimizer and output of the modern side is which of the legacy side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfport.checking import mapping_file, matching
+from tfport.checking.batches import BatchSource
+from tfport.checking.observe import KeptNode
+from tfport.checking.record import Record, all_nodes
+from tfport.checking.report import MappedVariable, PhasePair
+from tfport.checking.session import Session
+from tfport.checking.sides import Names, Side
+from tfport.checking.values import agree
+from tfport.state import State
+
+
+@dataclasses.dataclass
+class Pairing:
+    """How the modern side's names become the legacy side's."""
+
+    names: Names
+    phases: tuple[PhasePair, ...]
+    variables: tuple[MappedVariable, ...]
+    unmatched_legacy: tuple[str, ...]
+    unmatched_modern: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]
+    """Legacy and modern names."""
+
+    @property
+    def shared_phases(self) -> tuple[str, ...]:
+        """The phases that both sides have, by their shared names."""
+        return tuple(pair.legacy for pair in self.phases)
+
+
+def paired_with(session: Session, record: Record, side: Side) -> Pairing:
+    """Finds phases, variables, optimizers and outputs of the modern side.
+
+    The side ends in the state that it began in, under the names that were found.
+    """
+    order, batches = session.order, session.batches(side.program)
+    legacy, modern = record.variables, side.own_variables
+    phases, phase_pairs = _phases(session, record, side)
+    fixed = mapping_file.read(order.mapping, legacy, modern) if order.mapping else []
+    held = {pair.legacy for pair in fixed}, {pair.modern for pair in fixed}
+    guess = fixed + matching.first_guess(
+        [each for each in legacy if each.name not in held[0]],
+        [each for each in modern if each.name not in held[1]],
+    )
+    present = session.store.keep(side.program.state().arrays)
+    assert record.probe is not None
+    probe = {name: record.probe[name] for name in record.probe if not name.startswith("optimizer/")}
+
+    def trial(mapping: Sequence[MappedVariable]) -> Sequence[KeptNode]:
+        side.program.load(State("", present))
+        side.rename(Names({pair.modern: pair for pair in mapping}, phases=phases))
+        side.load(probe)
+        side.at(0)
+        return all_nodes(session, side, batches, own=True)
+
+    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, held[1])
+    session.notes += notes
+    variables = {pair.modern: pair for pair in mapping}
+    left = {pair.legacy for pair in mapping}
+    trial(mapping)
+    side.rename(Names(variables, _optimizers(record, side, variables, phase_pairs), phases))
+    outputs = _outputs(session, record, side, batches)
+    side.program.load(State("", present))
+    found = Pairing(
+        side.names,
+        phase_pairs,
+        tuple(mapping),
+        tuple(each.name for each in legacy if each.name not in left),
+        tuple(each.name for each in modern if each.name not in variables),
+        outputs,
+    )
+    if order.write_mapping:
+        mapping_file.write(order.write_mapping, found.variables, found.unmatched_legacy, found.unmatched_modern)
+    return found
+
+
+def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str], tuple[PhasePair, ...]]:
+    own = side.program.phases
+    if set(own) == set(record.phases):
+        pairs = {phase: phase for phase in record.phases}
+    else:
+        pairs = dict(zip(record.phases, own, strict=False))
+        if pairs and len(own) == len(record.phases):
+            told = ", ".join(f"{one} is {other}" for one, other in pairs.items() if one != other)
+            session.notes.append(f"phases were paired in their order: {told}")
+    held = side.program.phase_optimizers()
+    shown = tuple(
+        PhasePair(one, other, record.phase_optimizers.get(one, ()), held.get(other, ())) for one, other in pairs.items()
+    )
+    return pairs, shown
+
+
+def _optimizers(
+    record: Record, side: Side, pairs: Mapping[str, MappedVariable], phases: Sequence[PhasePair]
+) -> dict[str, str]:
+    """Own optimizer -> shared: by the phase that applies it, else by what it holds, else by order."""
+    held = side.program.phase_optimizers()
+    found: dict[str, str] = {}
+    for pair in phases:
+        mine, theirs = held.get(pair.modern, ()), record.phase_optimizers.get(pair.legacy, ())
+        for own, shared in zip(mine, theirs, strict=False):
+            if shared not in found.values():
+                found.setdefault(own, shared)
+    free = [each.name for each in record.optimizers if each.name not in found.values()]
+    for own in side.own_optimizers:
+        if own in found or not free:
+            continue
+        holds = {
+            pairs[each.name].legacy for each in side.own_variables if own in each.optimizers and each.name in pairs
+        }
+        overlap = {
+            name: len(holds & {each.name for each in record.variables if name in each.optimizers}) for name in free
+        }
+        best = max(free, key=lambda name: overlap[name])
+        found[own] = best
+        free.remove(best)
+    return found
+
+
+def _outputs(session: Session, record: Record, side: Side, batches: BatchSource) -> tuple[tuple[str, str], ...]:
+    """Pairs outputs by value at the probe state, then by name, then where there is one on each side."""
+    assert record.probe is not None and record.probe_outputs is not None
+    left, right = dict(record.probe_outputs), side.forward(batches[0], False)
+    nodes = [each for each in record.probe_nodes if not any(each.name.startswith(f"{p}: ") for p in record.phases)]
+    pairs: list[tuple[str, str]] = []
+    for other, value in right.items():
+        array = np.asarray(value)
+        close = [name for name, kept in left.items() if _one_value(kept, array)]
+        close += [node.name for node in nodes if node.name not in left and _one_value(node.value, array)]
+        if close:
+            pairs.append((other if other in close else close[0], other))
+        elif other in left:
+            pairs.append((other, other))
+    free_left = [name for name in left if name not in (one for one, _ in pairs)]
+    free_right = [name for name in right if name not in (other for _, other in pairs)]
+    for other in free_right:
+        alike = [name for name in free_left if np.size(left[name]) == np.size(right[other])]
+        if alike:
+            pairs.append((alike[-1], other))
+            free_left.remove(alike[-1])
+        else:
+            session.notes.append(f"output {other} of the modern side has no partner: nothing of its size is an output")
+    return tuple(pairs)
+
+
+def _one_value(one: Any, other: Any) -> bool:
+    """Whether two outputs are one at the probe state."""
+    left, right = np.asarray(one), np.asarray(other)
+    return left.dtype.kind == "f" and right.dtype.kind == "f" and agree(left, right)

@@ -1,0 +1,194 @@
+"""What a check is asked, and what its parts share: opening sides, batches, clocks and bars."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tfport.checking import factories
+from tfport.checking.batches import BatchSource, assign, fed, made_up
+from tfport.checking.renamed import BuiltNames, under
+from tfport.checking.sides import Names, Side
+from tfport.checking.store import Store
+from tfport.equivalence.result import RUNGS
+from tfport.errors import UserError, whole
+from tfport.program import Program
+from tfport.state import State
+
+Array = np.ndarray[Any, Any]
+
+DEFAULT_STEPS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Bounds on the work."""
+
+    steps: int | None = None
+    """At how many steps of the trajectory states are compared."""
+    tensors: int | None = None
+    """How many variables are compared, with their slots and gradients."""
+
+    @staticmethod
+    def parse(text: str) -> Sample:
+        """Reads `steps:5,tensors:20`.
+
+        Raises:
+          UserError: it is written otherwise.
+        """
+        found: dict[str, int] = {}
+        for part in text.split(","):
+            name, _, number = part.partition(":")
+            if name not in ("steps", "tensors") or not number.isdigit() or int(number) < 1 or name in found:
+                raise UserError(f"--sample={text}: expected steps:N, tensors:N or both, as in steps:5,tensors:20.")
+            found[name] = int(number)
+        return Sample(**found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What to check, and how."""
+
+    legacy: Any
+    modern: Any
+    batches: Any = None
+    steps: int = DEFAULT_STEPS
+    precision: str = "float32"
+    seed: int = 0
+    mapping: Path | None = None
+    write_mapping: Path | None = None
+    sample: Sample = Sample()
+    rungs: tuple[str, ...] = RUNGS
+    names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Inputs, outputs, losses and train_ops of a legacy TF1 graph, where they must be named."""
+    isolated: bool | None = None
+    """Whether sides live in processes of their own; None: those that are given as text do."""
+    progress: bool = False
+    command: str = ""
+
+    def check(self) -> Order:
+        """The order, when it can be carried out.
+
+        Raises:
+          UserError: a number out of range, an unknown precision, or no modern side.
+        """
+        if self.modern is None:
+            raise UserError("there is nothing to check: give --modern, and --legacy to hold it against.")
+        if self.precision not in ("float32", "float64"):
+            raise UserError(f"--precision={self.precision} is neither float32 nor float64.")
+        whole("steps", self.steps, 1, 40_000)
+        whole("seed", self.seed, 0, 2**31 - 1)
+        return self
+
+
+class Session:
+    """One check while it runs."""
+
+    def __init__(self, order: Order, store: Store) -> None:
+        self.order, self.store = order, store
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.left_out: list[str] = []
+        self._batches: BatchSource | None = None
+        self._built: dict[str, BuiltNames] = {}
+        """Role -> what its first build called things."""
+
+    @contextmanager
+    def opened(self, role: str, precision: str, seed: int | None = None) -> Iterator[Program]:
+        """One side, built for the block; a Program that the user gave is put back as it was."""
+        given = self.order.legacy if role == "legacy" else self.order.modern
+        names = self.order.names if role == "legacy" else {}
+        seed = self.order.seed if seed is None else seed
+        own = isinstance(given, Program)
+        isolated = self.order.isolated if self.order.isolated is not None else isinstance(given, str)
+        if isolated and not own:
+            from tfport.checking.remote import RemoteProgram
+
+            program: Program = RemoteProgram(given, role, precision, seed, names)
+            program.draws.seed = self.order.seed
+            try:
+                yield program
+            finally:
+                program.close()
+            return
+        with factories.Floatx(precision):
+            program = factories.build(given, role, precision, seed, names)
+            program.draws.seed = self.order.seed
+            before = self.store.keep(program.state().arrays) if own else None
+            try:
+                yield program
+            finally:
+                if before is not None:
+                    program.load(State("", before))
+                else:
+                    program.close()
+
+    def batches(self, program: Program) -> BatchSource:
+        """The batches; found once."""
+        if self._batches is None:
+            given = self.order.batches
+            if given is None:
+                self._batches = made_up(program.inputs(), self.order.seed)
+                self.notes.append("no batches were given: standard normal ones were made up")
+            elif isinstance(given, str):
+                self._batches = BatchSource(factories.find(given, "batches"), given)
+            else:
+                self._batches = given if isinstance(given, BatchSource) else BatchSource(given)
+        return self._batches
+
+    @contextmanager
+    def built_again(self, side: Side, seed: int) -> Iterator[Mapping[str, Array] | None]:
+        """The initial state of the side, built again with another seed, under shared names; None where it cannot be."""
+        given = self.order.legacy if side.role == "legacy" else self.order.modern
+        if callable(given) and not isinstance(given, Program):
+            with self.opened(side.role, side.program.precision, seed) as program:
+                yield self.side(program, side.role, side.names).state().arrays
+            return
+        try:
+            side.program.initialise(seed)
+        except NotImplementedError:
+            yield None
+            return
+        yield side.state().arrays
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the block's seconds to the report's."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = round(self.seconds.get(what, 0.0) + time.perf_counter() - began, 2)
+
+    @contextmanager
+    def bar(self, text: str, total: int) -> Iterator[Callable[[], None]]:
+        """A progress bar, or nothing."""
+        if not self.order.progress:
+            yield lambda: None
+            return
+        slow = 0.2 if sys.stderr.isatty() else 10.0
+        with tqdm(total=total, desc=text, unit="step", dynamic_ncols=True, mininterval=slow) as bar:
+            yield lambda: bar.update() and None
+
+    def side(self, program: Program, role: str, names: Names | None = None) -> Side:
+        """The program as a side, made ready with the first batch."""
+        assigned = assign(self.batches(program)[0], program.inputs(), role)
+        first = self.batches(program)[0]
+        program.prepare(fed(first, assigned, program.precision))
+        known = self._built.setdefault(role, BuiltNames.of(program))
+        return Side(under(known, program), role, names)
+
+    def batches_described(self) -> str:
+        """Where the batches came from, and what is in one."""
+        assert self._batches is not None
+        batch = self._batches[0]
+        held = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in batch.items())
+        return f"{self._batches.name}: {held}"
