@@ -151,7 +151,6 @@ def assert_equivalent(request: pytest.FixtureRequest) -> AssertEquivalent:
         checks += 1
         from tfport.checking.check import check
         from tfport.errors import UserError
-        from tfport.report.check_html import write_check
         from tfport.report.check_words import assertion_text
 
         asked = {"command": shlex.join(["pytest", request.node.nodeid]), **defaults, **options}
@@ -161,6 +160,8 @@ def assert_equivalent(request: pytest.FixtureRequest) -> AssertEquivalent:
                 asked["rungs"] = _given_rungs(asked["rungs"])
             report = check(legacy, modern, batches, **asked)
             if folder is not None:
+                from tfport.report.check_html import write_check
+
                 page = folder / _page_name(request.node.nodeid, checks)
                 write_check(page, report)
                 request.node.add_report_section("call", "tfport", f"Report: {page}")
@@ -182,4 +183,3 @@ def _given_rungs(text: str) -> tuple[str, ...]:
         return _rungs(text)
     except ValueError as error:
         raise UserError(f"rungs={text!r}: {error}.") from None
-

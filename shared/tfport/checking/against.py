@@ -105,6 +105,7 @@ class Opponent:
                 compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
                 stills.append(mine)
             self._trajectories(meter, record, side, owners)
+            meter.finish()
             if first_time:
                 self.findings, self.movements = contracts_of(session, side, stills, record.initial)
                 program.load(State("", own))

@@ -21,8 +21,8 @@ from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_o
 from tfport.checking.report import CheckReport, Finding, Location
 from tfport.checking.session import DEFAULT_STEPS, Order, Sample, Session
 from tfport.checking.store import Store
-from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, RungResult, Verdict
-from tfport.equivalence.verdicts import excess, judge, needs_float64, tolerances
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairResult, RungResult, Verdict
+from tfport.equivalence.verdicts import assembled, excess, judge, needs_float64, tolerances
 from tfport.errors import UserError
 from tfport.versions import versions
 
@@ -131,19 +131,13 @@ class _Check:
                 rounding_by = "float64"
                 asked = double if order.precision == "float64" else first
         pair = self._judged(asked, first, double, single, enveloped)
-        if double is not None and not pair.verdict.equal and _rounded_constants(pair, first, double):
-            second = self._enveloped(single, first)
-            opinion = self._judged(second, second, None, single, True)
-            if opinion.verdict.equal:
-                most = max(_excess_figures(first, double), default=0.0)
-                session.notes.append(
-                    f"float64 keeps a difference of up to {most:.1e}, as a number leaves that one side rounds to "
-                    "float32; in float32 it lies inside the envelope"
-                )
-                pair, asked, rounding_by = opinion, second, "envelope"
+        small = _constants_alone(pair, first, double) if double is not None else {}
+        if small:
+            pair = self._second_opinion(pair, asked, first, single, small)
+            rounding_by = "envelope" if pair.verdict.equal else rounding_by
         if pair.verdict is Verdict.IDENTICAL:
             rounding_by = ""
-        place = None if pair.verdict.equal else self._located(pair, looked)
+        place = None if pair.verdict.equal else self._located(pair, looked, bool(small))
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, place)
 
@@ -160,6 +154,30 @@ class _Check:
         """The float32 pass once more, now that it is known how far rounding takes the legacy side."""
         span = spanned(self.session, single, first, self.pairing.shared_phases, self.pairing.outputs)
         return self.opponent.held_against(single, envelope=span)[0]
+
+    def _second_opinion(
+        self, pair: PairResult, asked: Meter, first: Meter, single: Record, small: Mapping[str, float]
+    ) -> PairResult:
+        """The pair with those rungs judged by the envelope that float64 keeps apart by no more than a rounded constant.
+
+        Args:
+          pair: as float64 has it.
+          asked: what was measured in the precision that was asked for.
+          first: what was measured in float32.
+          single: the legacy side in float32.
+          small: rung -> the largest float64 difference.
+        """
+        second = self._enveloped(single, first)
+        opinion = self._judged(second, second, None, single, True)
+        held = {rung.rung: rung for rung in opinion.rungs if rung.verdict.equal and rung.rung in small}
+        if not held:
+            return pair
+        most = max(small[name] for name in held)
+        self.session.notes.append(
+            f"float64 keeps a difference of up to {most:.1e} on {', '.join(held)}, as a number leaves that one side "
+            "rounds to float32; in float32 it lies inside the envelope"
+        )
+        return assembled(asked.pair, [held.get(rung.rung, rung) for rung in pair.rungs])
 
     def _report(
         self, single: Record, pair: PairResult, asked: Meter, rounding_by: str, place: Location | None
@@ -222,36 +240,41 @@ class _Check:
         )
         return judge(asked.pair, first.pair, double.pair if double else None, repeat, ran, enveloped)
 
-    def _located(self, pair: PairResult, looked: Sequence[tuple[Record, list[Still], bool]]) -> Location | None:
-        """The node, gradient or update at which the first divergence arises."""
+    def _located(
+        self, pair: PairResult, looked: Sequence[tuple[Record, list[Still], bool]], constants: bool
+    ) -> Location | None:
+        """The node, gradient or update at which the first divergence arises.
+
+        Args:
+          pair: the verdicts.
+          looked: the passes, the most precise one last, with what the modern side showed.
+          constants: whether a number that one side rounds to float32 keeps them apart in float64 as well.
+        """
         rung = next((each for each in pair.rungs if each.rung == pair.located), None)
-        first = rung.first_divergence if rung is not None else None
-        if rung is None:
+        if rung is None or rung.first_divergence is None:
             return None
+        first = rung.first_divergence
         record, stills, double = looked[-1]
-        names = [each.name for each in record.variables]
-        if rung.rung in ("forced_trajectory", "free_trajectory") and first is not None:
+        close = location.SINGLE if not double else CONSTANT if constants else location.DOUBLE
+        trajectory = rung.rung in ("forced_trajectory", "free_trajectory")
+        if trajectory:
             record, stills = self._looked_again(record, first.step)
-        for legacy, modern in zip(record.stills if stills is not None else (), stills, strict=False):
-            if (
-                first is not None
-                and rung.rung not in ("forced_trajectory", "free_trajectory")
-                and legacy.step != first.step
-            ):
+        names = [each.name for each in record.variables]
+        phases = self.pairing.shared_phases
+        for legacy, modern in zip(record.stills, stills, strict=False):
+            if legacy.step != first.step:
                 continue
-            inference = rung.rung == "forward" and first is not None and first.tensor.startswith("inference/")
-            found = location.locate(legacy, modern, self.pairing.shared_phases, double, inference)
-            if found is not None:
-                return found
-            for phase in self.pairing.shared_phases:
-                found = location.of_gradient(legacy, modern, phase, names, double)
-                if found is not None:
-                    return found
-            if first is not None:
-                return self._of_update(legacy, modern, first, double)
+            found = None
+            if trajectory or rung.rung in ("forward", "loss"):
+                inference = rung.rung == "forward" and first.tensor.startswith("inference/")
+                found = location.locate(legacy, modern, phases, close, inference)
+            if trajectory or rung.rung == "gradient":
+                for phase in phases:
+                    found = found or location.of_gradient(legacy, modern, phase, names, close)
+            return found or self._of_update(legacy, modern, first, close)
         return None
 
-    def _of_update(self, legacy: Still, modern: Still, first: Any, double: bool) -> Location:
+    def _of_update(self, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:
         pairs = {pair.legacy: pair for pair in self.pairing.phases}
         phase = first.phase if first.phase in pairs else self.pairing.shared_phases[0]
         held = pairs[phase]
@@ -261,7 +284,7 @@ class _Check:
             phase,
             first.tensor,
             (", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)),
-            double,
+            close,
         )
 
     def _looked_again(self, record: Record, step: int) -> tuple[Record, list[Still]]:
@@ -319,30 +342,27 @@ def alone(session: Session) -> CheckReport:
     return dataclasses.replace(report, seconds=session.seconds)
 
 
-def _excess_figures(first: Meter, double: Meter) -> list[float]:
-    """The float64 differences below rung 8 that do not shrink: shares of the tensor, and of what a step adds to it."""
-    found = []
-    for name, rung in double.pair.rungs.items():
-        if name == "free_trajectory":  # what it shows is what the others let through, grown
+def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str, float]:
+    """Rung -> its largest float64 difference, for failing rungs that a number's rounding to float32 would explain.
+
+    A free trajectory shows what the others let through, grown: it is one of them where all that fail below it are.
+    """
+    found: dict[str, float] = {}
+    for rung in pair.rungs:
+        if rung.verdict.equal:
             continue
-        for tensor in excess(first.pair.rung(name), rung)[0]:
-            found.append(rung.relative[tensor])
-            if (name, tensor) in double.moves:
-                found.append(double.moves[name, tensor])
+        name = rung.rung
+        if name not in RUNGS[FIRST_NUMERICAL:] or rung.verdict is not Verdict.DIFFERENT:
+            continue
+        one, other = first.pair.rung(name), double.pair.rung(name)
+        figures = [
+            max(other.relative[tensor], double.moves.get((name, tensor), 0.0)) for tensor in excess(one, other)[0]
+        ]
+        below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-1]]
+        grown = name == "free_trajectory" and all(each in found for each in below)
+        if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= CONSTANT):
+            found[name] = max(figures, default=0.0)
     return found
-
-
-def _rounded_constants(pair: PairResult, first: Meter, double: Meter) -> bool:
-    """Whether all that keeps two sides apart in float64 is as small as a number's rounding to float32."""
-    failing = [rung for rung in pair.rungs if not rung.verdict.equal]
-    numbers_alone = all(
-        rung.verdict is Verdict.DIFFERENT
-        and rung.rung in RUNGS[FIRST_NUMERICAL:]
-        and not first.pair.rung(rung.rung).faults
-        and not double.pair.rung(rung.rung).faults
-        for rung in failing
-    )
-    return numbers_alone and all(figure <= CONSTANT for figure in _excess_figures(first, double))
 
 
 def _wholly_double(stills: Sequence[Still], role: str) -> None:

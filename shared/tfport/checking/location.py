@@ -13,26 +13,27 @@ from tfport.checking.values import CLOSE, first_apart, matched
 from tfport.equivalence.distance import first_mismatch
 
 Array = np.ndarray[Any, Any]
+SINGLE = CLOSE / 4
+"""How far apart, as a share of the largest magnitude, is one value in float32."""
 DOUBLE = 2.0**-40
-"""What is one value in float64."""
+"""The same in float64."""
 _AROUND = 2
 """Elements that are shown before and behind the first one that differs."""
 
 
-def locate(legacy: Still, modern: Still, phases: Sequence[str], double: bool, inference_first: bool) -> Location | None:
+def locate(legacy: Still, modern: Still, phases: Sequence[str], close: float, inference_first: bool) -> Location | None:
     """The place at one state that both sides were looked at in.
 
     Args:
       legacy: what the legacy side showed, nodes with it.
       modern: what the modern side showed from the same state.
       phases: shared names, in order.
-      double: whether both computed in float64.
+      close: how far apart, as a share of the largest magnitude, is still one value.
       inference_first: whether outputs in inference mode are looked at before the phases.
 
     Returns:
       None where every intermediate that both compute agrees.
     """
-    close = DOUBLE if double else CLOSE / 4
     order = ["inference", *phases] if inference_first else [*phases, "inference"]
     for key in order:
         if key in legacy.nodes and key in modern.nodes:
@@ -150,7 +151,7 @@ def _neighbours(legacy: Array, modern: Array, close: float) -> tuple[Neighbour, 
     )
 
 
-def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], double: bool) -> Location | None:
+def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], close: float) -> Location | None:
     """Where the loss agrees and gradients do not: the variable nearest to the loss whose gradient differs.
 
     Args:
@@ -158,11 +159,10 @@ def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], 
       modern: the modern side at it.
       phase: shared name.
       names: variables in the order of computation.
-      double: whether both computed in float64.
+      close: how far apart is still one value.
     """
     if phase not in legacy.gradients or phase not in modern.gradients:
         return None
-    close = DOUBLE if double else CLOSE
     left, right = legacy.gradients[phase], modern.gradients[phase]
     apart = [name for name in names if name in left and name in right and _differ(left[name], right[name], close)]
     if not apart:
@@ -192,10 +192,9 @@ def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], 
 
 
 def of_update(
-    legacy: Still, modern: Still, phase: str, tensor: str, optimizers: tuple[str, str], double: bool
+    legacy: Still, modern: Still, phase: str, tensor: str, optimizers: tuple[str, str], close: float
 ) -> Location:
     """Where gradients agree and the state after the phase does not: the optimizer, or what moves beside it."""
-    close = DOUBLE if double else CLOSE
     name = tensor.removeprefix(f"{phase}/").removeprefix("step/")
     left, right = legacy.after.get(phase), modern.after.get(phase)
     neighbours: tuple[Neighbour, ...] = ()

@@ -11,8 +11,9 @@ import numpy as np
 
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
-from tfport.equivalence.measurement import PairMeasurement
-from tfport.equivalence.result import LossCheck, Mover
+from tfport.equivalence.distance import distance
+from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
+from tfport.equivalence.result import Divergence, LossCheck, Mover
 
 Array = np.ndarray[Any, Any]
 Key = tuple[str, str, int]
@@ -90,6 +91,8 @@ class Meter:
     """Relative differences of this pass; the largest that rounding must explain."""
     moves: dict[tuple[str, str], float] = field(default_factory=dict)
     """Rung and tensor -> the largest difference of what a step added, as a share of what it added; float64 only."""
+    second: dict[str, Divergence] = field(default_factory=dict)
+    """Rung -> the first difference that is no larger than a rounded constant leaves; float64 only."""
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)
@@ -134,6 +137,8 @@ class Meter:
         allowed = self.by_tensor.get(rung, {}).get(tensor, 0.0)
         if self.envelope is not None:
             allowed = self.envelope.allows(key)
+        if self.precision == "float64" and left.dtype.kind == "f":
+            allowed = self._forgiven(key, left, modern, phase, allowed, before)
         found = measured.add(
             tensor,
             legacy,
@@ -145,10 +150,36 @@ class Meter:
             self.least.get(key, 0.0),
         )
         self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
-        if before is not None and self.precision == "float64" and not found.same_bits and left.dtype.kind == "f":
+
+    def _forgiven(
+        self, key: Key, left: Array, modern: Any, phase: str | None, allowed: float, before: Array | None
+    ) -> float:
+        """The tolerance for a first divergence: what a rounded constant leaves comes second to anything larger."""
+        rung, tensor, step = key
+        right = modern if isinstance(modern, np.ndarray) else np.asarray(modern, self.precision)
+        apart = distance(left, right, self.least.get(key, 0.0))
+        if apart.same_bits:
+            return allowed
+        figure = apart.relative
+        if before is not None:
             added = float(np.abs(left - before).max(initial=0.0))
-            apart = found.absolute / added if added else math.inf
-            self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), apart)
+            share = apart.absolute / added if added else math.inf
+            self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), share)
+            figure = max(figure, share)
+        if apart.relative <= allowed or figure > CONSTANT:
+            return allowed
+        if rung not in self.second:
+            scratch = RungMeasurement(rung)
+            scratch.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision)
+            if scratch.first is not None:
+                self.second[rung] = scratch.first
+        return apart.relative
+
+    def finish(self) -> None:
+        """Where nothing larger was found, what a rounded constant left is the first divergence."""
+        for rung, divergence in self.second.items():
+            measured = self.pair.rung(rung)
+            measured.first = measured.first or divergence
 
     def add_all(
         self,

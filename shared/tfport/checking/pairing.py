@@ -92,7 +92,9 @@ def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str
         if pairs and len(own) == len(record.phases):
             told = ", ".join(f"{one} is {other}" for one, other in pairs.items() if one != other)
             session.notes.append(f"phases were paired in their order: {told}")
-    held = side.program.phase_optimizers()
+    held = dict(side.program.phase_optimizers())
+    if len(own) == 1:
+        held.setdefault(own[0], tuple(side.own_optimizers))
     shown = tuple(
         PhasePair(one, other, record.phase_optimizers.get(one, ()), held.get(other, ())) for one, other in pairs.items()
     )

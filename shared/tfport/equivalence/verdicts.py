@@ -71,6 +71,11 @@ def judge(
     rungs = [repeat]
     for name in names:
         rungs.append(_judge_rung(name, asked, float32, float64, enveloped))
+    return assembled(asked, rungs)
+
+
+def assembled(asked: PairMeasurement, rungs: Sequence[RungResult]) -> PairResult:
+    """The pair of these rungs: the worst verdict, the first numerical rung that failed, what held before each."""
     held: list[str] = []
     finished = []
     for rung in rungs:
