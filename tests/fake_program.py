@@ -1,7 +1,7 @@
 """Training programs in plain numpy that meet `tfport.program`, quick, with switches that plant one fault each.
 
-`FakeProgram` is a small dense network with SGD, Momentum or Adam and one or two phases; `HeavyProgram` is wide, and holds
-its arrays where tracemalloc does not see them, so that what is seen is the check's own.
+`FakeProgram` is a small dense network with SGD, Momentum or Adam and one or two phases; `HeavyProgram` is wide, and
+holds its arrays where tracemalloc does not see them, so that what is seen is the check's own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TWO_PHASES = (Phase("first", "sgd", ("hidden",)), Phase("second", "adam", ("outp
 
 @dataclass(frozen=True)
 class Plan:
-    """What a program is, and what is wrong with it; variables are named as in `Layer`, whatever the program calls them."""
+    """What a program is, and what is wrong with it; its variables go by the names that `Layer` gives them."""
 
     # --- What it is ---------------------------------------------------------------------------------------------------
     layers: tuple[Layer, ...] = LAYERS
@@ -659,7 +659,8 @@ class HeavyProgram(Program):
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         loss = self.loss(phase, batch)
-        for name, gradient in self.gradients(phase, batch).items():
-            self.kernels[name] -= self.rate * gradient
+        self.gradients(phase, batch)
+        for kernel in self.kernels.values():
+            kernel -= self.rate * self._gradient
         self.count += 1
         return {"loss": loss}

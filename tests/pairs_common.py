@@ -22,4 +22,8 @@ class Broken:
     legacy: str = "legacy"
     """The factory of the original, where the mistake needs another one."""
     node: str = ""
-    """What the kind of the located modern node contains; empty where there is nothing to locate."""
+    """What the kind of the located modern node contains."""
+    beside: str = ""
+    """What the kind of its counterpart on the legacy side contains."""
+    slow: bool = False
+    """Whether `make test` leaves it to `make prove`."""

@@ -202,15 +202,39 @@ def tenfold_rate(dtype: str = "float32") -> Any:
 
 
 BROKEN = (
-    Broken("keras_momentum", "the averages' momentum is Keras's 0.99, not 0.9", "update", "train", "norm1/moving_mean"),
-    Broken("other_epsilon", "the normalisations' epsilon is 1e-5, not 1e-3", "forward", None, "logits"),
-    Broken("unbiased", "the moving variance is fed the unbiased variance", "update", "train", "moving_variance"),
-    Broken("never_updating", "nothing moves the averages", "update", "train", "norm1/moving_mean"),
-    Broken("always_batch", "the batch's own moments in inference mode too", "forward", None, "logits"),
+    Broken(
+        "keras_momentum",
+        "the averages' momentum is Keras's 0.99, not 0.9",
+        "update",
+        "train",
+        "norm1/moving_mean",
+        slow=True,
+    ),
+    Broken(
+        "other_epsilon",
+        "the normalisations' epsilon is 1e-5, not 1e-3",
+        "forward",
+        None,
+        "training/logits",
+        node="Add",
+        slow=True,
+    ),
+    Broken("unbiased", "the moving variance is fed the unbiased variance", "update", "train", "norm1/moving_variance"),
+    Broken("never_updating", "nothing moves the averages", "update", "train", "norm1/moving_mean", slow=True),
+    Broken("always_batch", "the batch's own moments in inference mode too", "forward", None, "inference/logits"),
     Broken("detached", "no gradient through the batch's moments", "gradient", "train", "conv1/weights"),
-    Broken("symmetric_padding", "a stride of two on symmetric padding, as PyTorch has it", "forward", None, "logits"),
-    Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "loss"),
-    Broken("tenfold_rate", "0.5 for 0.05", "update", "train", "conv1/weights"),
+    Broken(
+        "symmetric_padding",
+        "a stride of two on symmetric padding, as PyTorch has it",
+        "forward",
+        None,
+        "training/logits",
+        node="Pad",
+        beside="Conv2D",
+        slow=True,
+    ),
+    Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "train/", node="Sum", slow=True),
+    Broken("tenfold_rate", "0.5 for 0.05", "update", "train", "conv1/weights", slow=True),
 )
 
 

@@ -126,20 +126,29 @@ def tenfold_rate() -> keras.Model:
 
 
 BROKEN = (
-    Broken("keep_prob_as_rate", "Dropout(0.7) for keep_prob=0.7: what was kept is dropped", "forward", None, "logits"),
-    Broken("default_slope", "Keras 3's LeakyReLU has slope 0.3, TF1's 0.2", "forward", None, "logits", node="Leaky"),
-    Broken("no_activation", "the second layer lost its tanh", "forward", None, "logits", node="Dense"),
+    Broken("keep_prob_as_rate", "Dropout(0.7) for keep_prob=0.7", "forward", None, "training/logits", node="Mul"),
+    Broken(
+        "default_slope",
+        "Keras 3's LeakyReLU has slope 0.3, TF1's 0.2",
+        "forward",
+        None,
+        "logits",
+        node="LeakyRelu",
+        slow=True,
+    ),
+    Broken("no_activation", "the second layer lost its tanh", "forward", None, "logits", beside="Tanh", slow=True),
     Broken(
         "double_softmax",
         "a softmax in the last layer, which Keras's loss of logits sees through",
         "forward",
         None,
         "logits",
+        node="Softmax",
     ),
-    Broken("whole_l2", "Keras's L2 lacks the factor 1/2 of tf.nn.l2_loss", "loss", "train", "loss"),
-    Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "loss"),
+    Broken("whole_l2", "Keras's L2 lacks the factor 1/2 of tf.nn.l2_loss", "loss", "train", "train/", beside="L2Loss"),
+    Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "train/", node="Sum", slow=True),
     Broken("default_epsilon", "Keras's Adam has epsilon 1e-7, TF1's 1e-8", "update", "train", "mlp/"),
-    Broken("tenfold_rate", "0.01 for 0.001", "update", "train", "mlp/"),
+    Broken("tenfold_rate", "0.01 for 0.001", "update", "train", "mlp/", slow=True),
 )
 
 

@@ -53,7 +53,7 @@ def read(path: Path, legacy: Sequence[VariableInfo], modern: Sequence[VariableIn
         raise UserError(f"--mapping={path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--mapping={path} cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"--mapping={path} is not JSON: {error}") from None
     if not isinstance(tree, dict) or tree.get("schema") != SCHEMA or not isinstance(tree.get("variables"), list):
         raise UserError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfport.checking.batches import BatchSource
 from tfport.checking.draws import DrawSource
+from tfport.checking.lazy import Lazy
 from tfport.checking.sides import Side
 from tfport.checking.store import Kept, Place, Store
 from tfport.program import Batch, Node
@@ -182,8 +183,9 @@ def disturbed(
     return _Disturbed(arrays, seed, amplitudes or {})
 
 
-class _Disturbed(Mapping[str, Array]):
+class _Disturbed(Lazy):
     def __init__(self, arrays: Mapping[str, Array], seed: int, amplitudes: Mapping[str, float]) -> None:
+        super().__init__(arrays)
         self._arrays, self._seed, self._amplitudes = arrays, seed, amplitudes
 
     def __getitem__(self, name: str) -> Array:
@@ -201,14 +203,8 @@ class _Disturbed(Mapping[str, Array]):
             kept = kept + (noise if array.size and array.min() < 0 else np.abs(noise))
         return kept
 
-    def __iter__(self) -> Any:
-        return iter(self._arrays)
 
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
-def probe_state(arrays: Mapping[str, Array], names: Sequence[str], seed: int) -> dict[str, Array]:
+def probe_state(arrays: Mapping[str, Array], names: Sequence[str], seed: int) -> Mapping[str, Array]:
     """A state in which no two variables can be taken for each other: every floating one moved by N(0, .1).
 
     A moving variance stays positive: what was not negative stays so. Where a variable's own deviation is larger than .1
@@ -219,15 +215,21 @@ def probe_state(arrays: Mapping[str, Array], names: Sequence[str], seed: int) ->
       names: those that are variables; slots and counts are left as they are.
       seed: of the noise.
     """
-    found = dict(arrays)
-    for name in names:
-        array = np.asarray(arrays[name])
-        if array.dtype.kind != "f" or not array.size:
-            continue
+    return _Probe(arrays, set(names), seed)
+
+
+class _Probe(Lazy):
+    def __init__(self, arrays: Mapping[str, Array], names: set[str], seed: int) -> None:
+        super().__init__(arrays)
+        self._arrays, self._names, self._seed = arrays, names, seed
+
+    def __getitem__(self, name: str) -> Array:
+        array = np.asarray(self._arrays[name])
+        if name not in self._names or array.dtype.kind != "f" or not array.size:
+            return array
         spread = max(0.1, 0.1 * float(array.std()))
-        noise = DrawSource(seed).number(f"probe {name}", array.shape).standard_normal(array.shape, np.float32)
-        moved = array + (noise * np.float32(spread)).astype(array.dtype)
+        noise = DrawSource(self._seed).number(f"probe {name}", array.shape).standard_normal(array.shape, np.float32)
+        moved: Array = array + (noise * np.float32(spread)).astype(array.dtype)
         if array.min() >= 0 and array.max() > 0:
             moved = np.abs(moved) + np.asarray(1e-3, array.dtype)
-        found[name] = moved.astype(array.dtype)
-    return found
+        return moved.astype(array.dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfport.checking import contracts
 from tfport.checking.batches import BatchSource
+from tfport.checking.lazy import Lazy
 from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, probe_state, run
 from tfport.checking.report import DrawRow, Finding, Movement
 from tfport.checking.session import Session
@@ -236,19 +237,14 @@ def widened(state: Mapping[str, Array]) -> Mapping[str, Array]:
     return _Widened(state)
 
 
-class _Widened(Mapping[str, Array]):
+class _Widened(Lazy):
     def __init__(self, state: Mapping[str, Array]) -> None:
+        super().__init__(state)
         self._state = state
 
     def __getitem__(self, name: str) -> Array:
         array = np.asarray(self._state[name])
         return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
 
 
 def finite(arrays: Mapping[str, Array], role: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.lazy import Lazy
 from tfport.checking.renamed import BuiltNames, under
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
 from tfport.remote import OtherProcess, answer_lines, write_npz
@@ -25,25 +26,19 @@ from tfport.state import State
 from tfport.subject import Array, OptimizerInfo, VariableInfo
 
 
-class _Answer(Mapping[str, Array]):
+class _Answer(Lazy):
     """Arrays of one answer, read from its file when asked; the file goes with the object."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._names = dict.fromkeys(names)
+        super().__init__(names)
         self._file = np.load(path, allow_pickle=False) if names else None
         weakref.finalize(self, path.unlink, missing_ok=True)
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self._names or self._file is None:
+        if name not in self or self._file is None:
             raise KeyError(name)
         array: Array = self._file[name]
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 class RemoteProgram(OtherProcess, Program):

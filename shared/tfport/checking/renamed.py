@@ -7,8 +7,9 @@ first. The order in which things are made is the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from tfport.checking.lazy import Lazy
 from tfport.errors import UserError
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
 from tfport.state import State
@@ -50,20 +51,15 @@ def under(names: BuiltNames, program: Program) -> Program:
     return _Renamed(program, names, present)
 
 
-class _Keys(Mapping[str, Array]):
+class _Keys(Lazy):
     """Arrays under other names."""
 
     def __init__(self, arrays: Mapping[str, Array], names: Mapping[str, str]) -> None:
+        super().__init__(names)
         self._arrays, self._names = arrays, names
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 class _Renamed(Program):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tfport.checking import batches as batch_names
+from tfport.checking.lazy import Lazy
 from tfport.checking.report import MappedVariable
 from tfport.program import Batch, Node, Program
 from tfport.state import State, iterations_name, slot_name
@@ -49,13 +50,14 @@ UNPAIRED = "(modern side only) "
 """Stands before the name of what has no partner."""
 
 
-class _Translated(Mapping[str, Array]):
+class _Translated(Lazy):
     """A modern state under shared names, one tensor at a time."""
 
     def __init__(self, side: Side, own: Mapping[str, Array]) -> None:
         self._own = own
         self._side = side
         self._keys = {side.shared(name): name for name in own}
+        super().__init__(self._keys)
 
     def __getitem__(self, name: str) -> Array:
         own = self._keys[name]
@@ -63,39 +65,25 @@ class _Translated(Mapping[str, Array]):
         pair = self._side.pair_of(own)
         return array if pair is None or not array.ndim else laid_back(array, pair)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
-class _Own(Mapping[str, Array]):
-    """A shared state under one side's own names; what the shared one lacks is the side's own present value."""
+class _Own(Lazy):
+    """A shared state under one side's own names, one tensor at a time."""
 
     def __init__(self, side: Side, shared: Mapping[str, Array], present: Mapping[str, Array]) -> None:
+        """Takes what is shared, and the side's own present values of what the shared state has nothing for."""
+        super().__init__(side.state_names)
         self._side, self._shared, self._present = side, shared, present
 
     def __getitem__(self, own: str) -> Array:
-        name = self._side.shared(own)
-        present = self._present
-        if name not in self._shared:
-            return np.array(present[own])
-        array = np.asarray(self._shared[name])
+        if own in self._present:
+            return np.array(self._present[own])
+        array = np.asarray(self._shared[self._side.shared(own)])
         pair = self._side.pair_of(own)
         if pair is not None and array.ndim:
-            if array.shape != pair.legacy_shape:
-                return np.array(present[own])
             array = laid_out(array, pair)
         if array.dtype.kind == "f":
             array = array.astype(self._side.program.precision, copy=False)
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._present)
-
-    def __len__(self) -> int:
-        return len(self._present)
 
 
 class Side:
@@ -108,6 +96,7 @@ class Side:
         self.own_optimizers = {each.name: each for each in program.optimizers()}
         self.names = names or Names()
         self.rename(self.names)
+        self.state_names = tuple(program.state().arrays)
         self._assigned: dict[str, str] | None = None
 
     def rename(self, names: Names) -> None:
@@ -180,8 +169,12 @@ class Side:
 
     def load(self, shared: Mapping[str, Array]) -> None:
         """Takes over what it has a place for; the rest keeps the value it has."""
-        present = self.program.state()
-        self.program.load(State(present.model, _Own(self, shared, present.arrays)))
+        missing = [own for own in self.state_names if self.shared(own) not in shared]
+        present: dict[str, Array] = {}
+        if missing:
+            held = self.program.state().arrays
+            present = {own: held[own] for own in missing}
+        self.program.load(State("", _Own(self, shared, present)))
 
     # --- Computation --------------------------------------------------------------------------------------------------
     def feed(self, batch: Batch) -> Batch:

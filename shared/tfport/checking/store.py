@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.checking.lazy import Lazy
 from tfport.files import explained
 
 Array = np.ndarray[Any, Any]
@@ -34,21 +35,16 @@ class Place:
     digest: bytes
 
 
-class Kept(Mapping[str, Array]):
+class Kept(Lazy):
     """Arrays in a store by name, read when asked."""
 
     def __init__(self, store: Store, places: Mapping[str, Place]) -> None:
+        super().__init__(places)
         self._store = store
         self.places = places
 
     def __getitem__(self, name: str) -> Array:
         return self._store.get(self.places[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     def same(self, name: str, other: Kept) -> bool:
         """Whether both hold the same bytes, dtype and shape under that name; nothing is read."""

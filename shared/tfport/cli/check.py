@@ -1,7 +1,7 @@
 """Proves a port of your own equal to its original, or finds the first divergence and where in the code it arises.
 
-A side is a function that builds it, written module:function, or the legacy side a TF1 graph's .meta file (its checkpoint
-beside it) or a SavedModel's folder. A function returns a compiled Keras model, builds a TF1 graph, or returns what
+A side is a function that builds it, written module:function; the legacy side may be a TF1 graph's .meta file with its
+checkpoint, or a SavedModel's folder. A function returns a compiled Keras model, builds a TF1 graph, or returns what
 tfport.adapters makes of a GAN, a tf.Module or a PyTorch module. Where it takes dtype, rounding is shown in float64.
 
 Examples:
@@ -17,10 +17,11 @@ Exit codes: 0 equal, or no contract broken; 1 different or not comparable; 2 bad
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -28,6 +29,9 @@ from tfport.cli import app
 from tfport.cli.outputs import output_file
 from tfport.equivalence.result import RUNGS
 from tfport.errors import UserError
+
+if TYPE_CHECKING:
+    from tfport.checking.report import CheckReport
 
 FLAGS = flags.FLAGS
 
@@ -121,24 +125,29 @@ def main() -> int:
         progress=sys.stderr is not None,
         command=shlex.join(["tfport", "check", *app.words]),
     )
+    _write(report, places)  # before anything is printed: a reader such as `head` may be gone by then
     from tfport.report import check_terminal
 
-    check_terminal.print_check(report)
-    if places["json"] is not None:
-        from tfport.files import write_json
-
-        write_json(places["json"], report.as_json())
-        print(f"JSON: {places['json']}")
-    if places["junit"] is not None:
-        from tfport.report.junit import write_junit
-
-        write_junit(places["junit"], report)
-        print(f"JUnit: {places['junit']}")
-    if places["html"] is not None:
-        from tfport.report.check_html import write_check
-
-        write_check(places["html"], report)
-        print(f"Report: {places['html']}")
-    if places["write_mapping"] is not None:
-        print(f"Mapping: {places['write_mapping']}")
+    with contextlib.suppress(BrokenPipeError):
+        check_terminal.print_check(report)
+        for flag, path in places.items():
+            if path is not None:
+                print(f"{_WRITTEN[flag]}: {path}")
     return 0 if report.equal else 1
+
+
+_WRITTEN = {"json": "JSON", "junit": "JUnit", "html": "Report", "write_mapping": "Mapping"}
+
+
+def _write(report: CheckReport, places: dict[str, Path | None]) -> None:
+    """Writes the report to the files that were asked for; the mapping has been written by the check itself."""
+    from tfport.files import write_json
+    from tfport.report.check_html import write_check
+    from tfport.report.junit import write_junit
+
+    if places["json"] is not None:
+        write_json(places["json"], report.as_json())
+    if places["junit"] is not None:
+        write_junit(places["junit"], report)
+    if places["html"] is not None:
+        write_check(places["html"], report)

@@ -1,0 +1,104 @@
+"""Intermediates find their partners by value, whatever their layout and name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfport.checking.values import CLOSE, Index, agree, first_apart, matched, telling
+
+Array = np.ndarray[Any, Any]
+RANDOM = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Valued:
+    name: str
+    value: Array
+    inputs: tuple[str, ...] = ()
+
+
+def drawn(*shape: int) -> Array:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+# --- Two arrays -------------------------------------------------------------------------------------------------------
+def test_rounding_agrees_and_more_does_not() -> None:
+    array = drawn(4, 5)
+    scale = np.abs(array).max()
+    assert agree(array, array + np.float32(0.5 * CLOSE) * scale)
+    assert not agree(array, array + np.float32(2 * CLOSE) * scale)
+    assert agree(array, array + np.float32(2 * CLOSE) * scale, 4 * CLOSE)
+
+
+@pytest.mark.parametrize("order", [(0, 3, 1, 2), (3, 2, 1, 0), (1, 0, 2, 3)])
+def test_axes_may_be_exchanged(order: tuple[int, ...]) -> None:
+    array = drawn(2, 3, 4, 5)
+    assert agree(array, array.transpose(order))
+    assert not agree(array, array.transpose(order)[::-1])
+
+
+def test_a_reshape_agrees_and_another_size_does_not() -> None:
+    array = drawn(4, 6)
+    assert agree(array, array.reshape(2, 12))
+    assert not agree(array, array[:, :5])
+    assert not agree(np.zeros(0), np.zeros(0))
+
+
+def test_single_numbers_agree_by_value() -> None:
+    assert agree(np.array(2.0), np.array([2.0]))
+    assert not agree(np.array(2.0), np.array(2.1))
+    assert agree(np.zeros(3), np.zeros(3))
+
+
+def test_what_is_not_finite_agrees_with_the_same_alone() -> None:
+    infinite = np.array([1.0, np.inf])
+    assert agree(infinite, infinite.copy())
+    assert not agree(infinite, np.array([1.0, 2.0]))
+    assert not agree(np.array([1.0, np.nan]), np.array([1.0, np.nan]))
+
+
+def test_a_constant_tells_nothing() -> None:
+    assert telling(np.array([1.0, 2.0]))
+    assert not telling(np.ones(3)) and not telling(np.array(1.0)) and not telling(np.zeros(0))
+
+
+# --- Many -------------------------------------------------------------------------------------------------------------
+def test_an_index_finds_all_of_a_value_in_order_and_nothing_else() -> None:
+    a, b = drawn(3, 4), drawn(3, 4)
+    index = Index([Valued("b", b), Valued("a", a), Valued("turned", a.T), Valued("int", np.arange(12))])
+    assert index.find(a) == ["a", "turned"]
+    assert index.find(a.astype(np.float64) * (1 + 2.0**-20)) == ["a", "turned"]
+    assert index.find(a * np.float32(1.001)) == []
+    assert index.find(np.arange(12)) == []
+    assert index.find(np.full(12, np.nan)) == []
+    assert index.find(np.zeros(0)) == []
+
+
+def test_nodes_are_matched_in_order_of_computation() -> None:
+    a, b = drawn(3), drawn(3)
+    legacy = [Valued("one", a), Valued("two", a), Valued("three", b)]
+    modern = [Valued("x", a), Valued("y", a), Valued("z", b), Valued("other", drawn(3))]
+    assert matched(legacy, modern) == {"x": "one", "y": "two", "z": "three"}
+
+
+def test_a_constant_array_is_no_partner_and_a_single_number_is() -> None:
+    legacy = [Valued("ones", np.ones(3)), Valued("loss", np.array(0.5))]
+    modern = [Valued("other", np.ones(3)), Valued("objective", np.array([0.5]))]
+    assert matched(legacy, modern) == {"objective": "loss"}
+
+
+def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_part() -> None:
+    a, b, c, d = (drawn(3) for _ in range(4))
+    nodes = [Valued("in", a), Valued("rsqrt", b, ("in",)), Valued("out", c, ("rsqrt",)), Valued("loss", d, ("out",))]
+    assert first_apart(nodes, {"in": "i", "out": "o", "loss": "l"}) is None
+    found = first_apart(nodes, {"in": "i"})
+    assert found is not None and found.name == "rsqrt"
+    found = first_apart(nodes, {"in": "i", "out": "o"})
+    assert found is not None and found.name == "loss"
+    found = first_apart(nodes, {"in", "out"})
+    assert found is not None and found.name == "loss"
+    assert first_apart([Valued("count", np.arange(3))], {}) is None
