@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,15 +73,29 @@ class OtherProcess:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        except BaseException:  # Ctrl-C: nobody waits for the answer any more
+            self._process.kill()
+            raise
         if not line.endswith("\n"):
-            tail = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]
-            raise UserError(f"the process of {self._name} ended unasked: {' '.join(tail) or 'no message'}")
+            raise UserError(f"the process of {self._name} ended unasked: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "refused" in answer:
             raise getattr(errors, answer["kind"], UserError)(answer["refused"])
         if "failed" in answer:
             raise RuntimeError(f"{self._name} in its own process: {answer['failed']}")
         return answer
+
+    def _last_words(self) -> str:
+        """What a process that ended said last, how it ended, and what to do."""
+        tail = " ".join(Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]) or "no message"
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return tail
+        if code == -signal.SIGKILL:
+            return f"{tail} (killed from outside, often for want of memory: give it more memory, or less to do)"
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"{tail} ({how}; something in its code ends the process: run that by itself to see what)"
 
     def close(self) -> None:
         """Ends the process and removes the files."""
@@ -279,10 +294,16 @@ def serve(folder: Path) -> None:
 
 
 def answer_lines(answered: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
-    """Reads requests line by line and writes what `answered` makes of each, or what it raises."""
-    replies = os.fdopen(os.dup(1), "w")
+    """Reads requests line by line and writes what `answered` makes of each, or what it raises.
+
+    The code that it calls reads nothing from standard input, and prints to standard error.
+    """
+    replies, requests = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
     os.dup2(2, 1)
-    for line in sys.stdin:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    for line in requests:
         request = json.loads(line)
         try:
             reply = json.dumps(answered(request["method"], request["arguments"]))
