@@ -117,6 +117,10 @@ class Plan:
     noise_seen: str = ""
     """What its own draws look like: "same" at every step, or "traced"."""
     still_statistics: bool = False
+    slips_at: int = 0
+    """The update, counted from 1, that is made with twice the rate."""
+    remembers: bool = False
+    """Whether every update adds a part of the ones before it since the last load, which no state tells."""
     miscount: int = 0
     """How many steps too many each update counts."""
     not_a_number: str = ""
@@ -152,6 +156,7 @@ class FakeProgram(Program):
         self.draws = DrawSource()
         self._past: dict[str, list[float]] = {}
         self._wild = 0
+        self._memory: dict[str, Array] = {}
         self._layers = {layer.name: layer for layer in self.plan.layers}
         self._fill(seed)
 
@@ -262,6 +267,7 @@ class FakeProgram(Program):
 
     def load(self, state: State) -> None:
         self.state().check_fits(state)
+        self._memory = {}
 
         def taken(own: str, name: str) -> Array:
             return np.array(self._laid_back(name, np.asarray(state.arrays[own])), self.precision)
@@ -427,6 +433,11 @@ class FakeProgram(Program):
                 powers = [self._power(numbers[beta], step + self.plan.power_offset) for beta in ("beta_1", "beta_2")]
                 now = rate * np.sqrt(one - powers[1]) / (one - powers[0])
                 change = now * first / (np.sqrt(second) + numbers["epsilon"])
+            if step == self.plan.slips_at:
+                change = change + change
+            if self.plan.remembers:
+                change = change + self._memory.get(variable, self._type(0)) * self._type(0.1)
+                self._memory[variable] = change
             if variable not in self.plan.frozen:
                 self.values[variable] -= change
         for variable in self.plan.leak:

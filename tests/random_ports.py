@@ -432,7 +432,7 @@ CHANGES: dict[str, tuple[Change, Callable[[Recipe, random.Random], Planted | Non
         (Change("reported loss", "loss"), lambda about, draws: (about.with_loss(reported=2.0), "")),
         (
             Change("layer never trained", "update", "layer"),
-            lambda about, draws: _in_layer(about, draws, lambda _: True, lambda _: {"trained": False}),
+            lambda about, draws: _in_layer(about, draws, lambda _: len(about.layers) > 1, lambda _: {"trained": False}),
         ),
         (Change("gradient clipped", "gradient"), _clipped),
         (

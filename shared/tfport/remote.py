@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,9 @@ from tfport.errors import UserError
 from tfport.models.spec import ModelSpec
 from tfport.state import State
 from tfport.subject import Array, Batch, OptimizerInfo, Subject, VariableInfo
+
+_BANNER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")
+"""Begins a line that TensorFlow writes whenever it starts."""
 
 
 class OtherProcess:
@@ -87,14 +91,15 @@ class OtherProcess:
 
     def _last_words(self) -> str:
         """What a process that ended said last, how it ended, and what to do."""
-        tail = " ".join(Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]) or "no message"
+        lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
+        tail = " ".join([line.strip() for line in lines if not _BANNER.match(line)][-3:]) or "no message"
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return tail
         if code == -signal.SIGKILL:
             return f"{tail} (killed from outside, often for want of memory: give it more memory, or less to do)"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
         return f"{tail} ({how}; something in its code ends the process: run that by itself to see what)"
 
     def close(self) -> None:

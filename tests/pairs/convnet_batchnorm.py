@@ -221,7 +221,9 @@ BROKEN = (
     ),
     Broken("unbiased", "the moving variance is fed the unbiased variance", "update", "train", "norm1/moving_variance"),
     Broken("never_updating", "nothing moves the averages", "update", "train", "norm1/moving_mean", slow=True),
-    Broken("always_batch", "the batch's own moments in inference mode too", "forward", None, "inference/logits"),
+    Broken(
+        "always_batch", "the batch's own moments in inference mode too", "forward", None, "inference/logits", slow=True
+    ),
     Broken("detached", "no gradient through the batch's moments", "gradient", "train", "conv1/weights"),
     Broken(
         "symmetric_padding",

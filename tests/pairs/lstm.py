@@ -87,7 +87,7 @@ def forget_bias_zero() -> keras.Model:
 
 
 BROKEN = (
-    Broken("hard_sigmoid", "the gates are hard sigmoids, as Keras 1 had them", "forward", None, "score"),
+    Broken("hard_sigmoid", "the gates are hard sigmoids, as Keras 1 had them", "forward", None, "score", slow=True),
     Broken("relu_state", "the candidate goes through relu, not tanh", "forward", None, "score", slow=True),
     Broken("gate_order", "the gates are read in the order of TF1's cells", "forward", None, "score", slow=True),
     Broken("backwards", "the sequence is read from its end", "forward", None, "score", node="Reverse", slow=True),

@@ -547,7 +547,12 @@ class KerasProgram(Program):
         return found
 
     def loss(self, phase: str, batch: Batch) -> float:
-        """What the phase's step differentiates; of several calls in one phase, the last."""
+        """What the phase's step differentiates.
+
+        Raises:
+          NotImplementedError: nothing is seen to be differentiated, or several losses are, one after the other: what the
+            phase reports is then the code's own way of putting them together.
+        """
         self.prepare(batch)
         self._losses = []
         self._collecting = True
@@ -561,6 +566,9 @@ class KerasProgram(Program):
                 f"nothing in the phase {phase!r} computes a loss that can be seen: neither compute_loss nor the "
                 "gradient of a tape was called inside train_step."
             )
+        seen = [(name, way) for name, way, _ in self._losses]
+        if len(set(seen)) < len(seen) or len({name for name, _ in seen}) > 1:
+            raise NotImplementedError(f"the phase {phase!r} trains more than once, each time on a loss of its own.")
         last = self._losses[-1][0]
         ways = {way: value for name, way, value in self._losses if name == last}
         model = self.models[last]
@@ -1054,7 +1062,7 @@ def keras_phases(
         raise NotImplementedError("these phases were given without outputs=, so there is nothing to look at forwards.")
 
     infos = tuple(each if isinstance(each, InputInfo) else InputInfo(each, None, None) for each in inputs or ())
-    remarks = ["where a phase trains more than once, loss, gradients and nodes are those of its last time"]
+    remarks = ["where a phase trains more than once, gradients and nodes are those of its last time"]
     return KerasProgram(
         models, phases, outputs or nothing, infos, seed=seed, precision=precision, rebuild=rebuild, remarks=remarks
     )

@@ -6,16 +6,19 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from tfport.checking.draws import DrawSource
+from tfport.checking.factories import said
 from tfport.errors import UserError
 from tfport.program import InputInfo
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
+_END = object()
 MADE_UP = 8
 """Examples in a batch where nobody gives one."""
 
@@ -23,23 +26,33 @@ MADE_UP = 8
 class BatchSource:
     """Batch number `step` as often as asked."""
 
-    def __init__(self, given: Any, name: str = "batches") -> None:
+    def __init__(
+        self, given: Any, name: str = "batches", around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         """Takes what a user gives.
 
         Args:
           given: one batch (a mapping or tuple of arrays), a sequence or iterator of them, or a function that takes a
             step's number, or nothing and gives one of the former.
           name: what messages call it.
+          around: what the user's code runs within.
 
         Raises:
           UserError: it is none of these, or its function raises.
         """
         self.name = name
+        self._around = around
+        self._first: Batch | None = None
         self._function: Callable[[int], Any] | None = None
         self._taken: list[Batch] = []
         self._rest: Any = iter(())
         self._cycle = False
         if callable(given):
+            if _parameters(given) > 1:
+                raise UserError(
+                    f"{name} takes {_parameters(given)} arguments: expected a function of the step's number, or of "
+                    "nothing."
+                )
             if _parameters(given):
                 self._function = given
                 return
@@ -64,25 +77,44 @@ class BatchSource:
         if self._function is not None:
             return self._batch(self._called(self._function, step), step)
         while len(self._taken) <= step and not self._cycle:
-            try:
-                following = next(self._rest)
-            except StopIteration:
+            following = self._called(next, self._rest, _END)
+            if following is _END:
                 if not self._taken:
-                    raise UserError(f"{self.name} is empty: expected at least one batch.") from None
+                    raise UserError(f"{self.name} is empty: expected at least one batch.")
                 self._cycle = True
                 break
-            except Exception as error:
-                raise UserError(f"{self.name} raised {type(error).__name__}: {error}") from error
             self._taken.append(self._batch(following, len(self._taken)))
         return self._taken[step % len(self._taken)]
 
     def _called(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return function(*arguments)
-        except Exception as error:
-            raise UserError(f"{self.name} raised {type(error).__name__}: {error}") from error
+            with self._around():
+                return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{self.name} raised {said(error)}") from error
 
     def _batch(self, given: Any, number: int) -> Batch:
+        try:
+            found = self._arrays(given, number)
+        except UserError:
+            raise
+        except Exception as error:  # what an object does when it is made an array is its own affair
+            text = " ".join(str(error).split())
+            raise UserError(f"batch {number} of {self.name} cannot be made arrays: {text}") from error
+        if not found:
+            raise UserError(f"batch {number} of {self.name} is empty: expected an array for each input.")
+        first = self._first = found if self._first is None else self._first
+        for name, array in first.items():
+            if name not in found:
+                held = ", ".join(found)
+                raise UserError(f"batch {number} of {self.name} has no {name}, which batch 0 has; it has {held}.")
+            if found[name].ndim != array.ndim:
+                raise UserError(
+                    f"batch {number} of {self.name}: {name} has shape {found[name].shape}, in batch 0 {array.shape}."
+                )
+        return found
+
+    def _arrays(self, given: Any, number: int) -> Batch:
         if isinstance(given, Mapping):
             named = {str(name): np.asarray(value) for name, value in given.items()}
         elif _is_tuple_of_arrays(given):
@@ -95,6 +127,10 @@ class BatchSource:
                 "arrays, or a tuple of arrays in the order of the inputs."
             )
         for name, array in named.items():
+            if not array.size:
+                raise UserError(
+                    f"batch {number} of {self.name}: {name} has shape {array.shape}; give at least one example."
+                )
             if array.dtype.kind not in "fiubUS":
                 raise UserError(
                     f"batch {number} of {self.name}: {name} has dtype {array.dtype}, expected numbers, truth values or "
@@ -164,8 +200,13 @@ def assign(batch: Batch, inputs: Sequence[InputInfo], side: str) -> dict[str, st
             f"{wanted}. Name the entries of the batch as the inputs are named."
         )
     for each in inputs:
-        if not _fits(batch[found[each.name]], each):
-            array = batch[found[each.name]]
+        array = batch[found[each.name]]
+        if array.dtype.kind in "US" and each.dtype is not None:
+            raise UserError(
+                f"the batch's {found[each.name]} holds strings, and the {side} side's input {each.name} takes "
+                f"{each.dtype}."
+            )
+        if not _fits(array, each):
             raise UserError(
                 f"the batch's {found[each.name]} has shape {array.shape}, and the {side} side's input {each.name} "
                 f"takes {_shape(each)}."

@@ -90,7 +90,14 @@ def check(
     ).check()
     with Store() as store:
         session = Session(order, store)
-        return alone(session) if order.legacy is None else _Check(session).run()
+        try:
+            return alone(session) if order.legacy is None else _Check(session).run()
+        except NoSuchPrecision as reason:
+            if order.legacy is not None:
+                raise UserError(f"a check begins in float32, and {reason}. Let both factories take dtype.") from None
+            raise UserError(
+                f"--precision={precision} cannot be had: {reason}. Let the factory take dtype, or ask for the other."
+            ) from None
 
 
 class _Check:
@@ -261,17 +268,24 @@ class _Check:
             record, stills = self._looked_again(record, first.step)
         names = [each.name for each in record.variables]
         phases = self.pairing.shared_phases
-        for legacy, modern in zip(record.stills, stills, strict=False):
-            if legacy.step != first.step:
-                continue
-            found = None
-            if trajectory or rung.rung in ("forward", "loss"):
-                inference = rung.rung == "forward" and first.tensor.startswith("inference/")
-                found = location.locate(legacy, modern, phases, close, inference)
-            if trajectory or rung.rung == "gradient":
-                for phase in phases:
-                    found = found or location.of_gradient(legacy, modern, phase, names, close)
-            return found or self._of_update(legacy, modern, first, close)
+        passes = [(record, stills, close)]
+        if double and not trajectory:  # what shrinks more than a rounded constant shows in float32 alone
+            passes.append((looked[0][0], looked[0][1], location.SINGLE))
+        for record, stills, close in passes:
+            for legacy, modern in zip(record.stills, stills, strict=False):
+                if legacy.step != first.step:
+                    continue
+                found = None
+                if trajectory or rung.rung in ("forward", "loss"):
+                    inference = rung.rung == "forward" and first.tensor.startswith("inference/")
+                    found = location.locate(legacy, modern, phases, close, inference)
+                if trajectory or rung.rung == "gradient":
+                    for phase in phases:
+                        found = found or location.of_gradient(legacy, modern, phase, names, close)
+                if found is None and (trajectory or rung.rung == "update"):
+                    found = self._of_update(legacy, modern, first, close)
+                if found is not None:
+                    return found
         return None
 
     def _of_update(self, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:

@@ -96,7 +96,10 @@ def _who_trained(
 
 def _reported(side: str, stills: Sequence[Still], phases: Sequence[str]) -> list[Finding]:
     found = []
+    unstable = {name for still in stills for name in still.unstable}
     for phase in phases:
+        if any(unstable & set(still.after[phase].changed(still.state)) for still in stills):
+            continue  # the loss that is computed has drawn other numbers than the one that is reported
         for still in stills:
             objective, reported = still.objectives.get(phase), still.reports[phase].get("loss")
             if objective is None or reported is None:

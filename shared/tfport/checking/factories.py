@@ -7,12 +7,15 @@ nothing, where they can be found), a tf.compat.v1 Graph. No file's code runs unl
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
+import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,10 +29,16 @@ PRECISION_NAMES = ("dtype", "precision", "floatx")
 """What a factory may call the parameter that takes "float32" or "float64"."""
 SUFFIXES = (".meta", ".pb")
 _TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
+_PACKAGE = Path(__file__).parents[1]
+_LISTED = 15
 
 
 class NoSuchPrecision(Exception):
     """The side cannot be built in the precision that was asked for."""
+
+
+class _Elsewhere(Exception):
+    """A function that was called to build a graph made something that is not in it."""
 
 
 def named(given: Any) -> str:
@@ -55,7 +64,12 @@ def find(name: str, side: str) -> Callable[..., Any]:
       UserError: it is not written like that, cannot be imported, or is no function.
     """
     module_name, colon, function_name = name.partition(":")
-    if not (colon and module_name and function_name):
+    if module_name.endswith(".py"):
+        raise UserError(
+            f"--{side}={name} names a file, and no file's code is run: name the function by its module, as "
+            f"{Path(module_name).stem}:{function_name or 'function'}, in the folder of {Path(module_name).name}."
+        )
+    if not (colon and module_name and function_name) or module_name.startswith("."):
         raise UserError(
             f"--{side}={name} is neither module:function nor a file that exists; expected a function to import, a "
             ".meta file or a SavedModel's folder."
@@ -66,21 +80,26 @@ def find(name: str, side: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"--{side}={name}: importing {module_name} raised {said(error)}. Install that, or add its folder to "
+                "PYTHONPATH."
+            ) from error
         raise UserError(
             f"--{side}={name}: there is no module {error.name!r} to import from here; run where it stands, or add its "
             "folder to PYTHONPATH."
         ) from None
-    except Exception as error:  # a module of the user's may raise anything while it is imported
-        raise UserError(f"--{side}={name}: importing {module_name} raised {_said(error)}") from error
+    except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
+        raise UserError(f"--{side}={name}: importing {module_name} raised {said(error)}") from error
     if not hasattr(module, function_name):
         functions = sorted(
             each
             for each, value in vars(module).items()
             if inspect.isfunction(value) and value.__module__ == module_name
         )
-        raise UserError(
-            f"--{side}={name}: {module_name} has no {function_name!r}; it has {', '.join(functions) or 'no functions'}."
-        )
+        listed = ", ".join(functions[:_LISTED]) or "no functions"
+        more = f" and {len(functions) - _LISTED} more" if len(functions) > _LISTED else ""
+        raise UserError(f"--{side}={name}: {module_name} has no {function_name!r}; it has {listed}{more}.")
     function: Any = getattr(module, function_name)
     if not callable(function):
         raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that builds the model.")
@@ -105,11 +124,11 @@ def build(
     """
     names = dict(names or {})
     if isinstance(given, Program):
-        _check_precision(given, precision)
+        _check_precision(given, precision, side)
         return given
     if is_file(given):
-        program = _from_file(str(given), side, names)
-        _check_precision(program, precision)
+        program = _guarded(lambda: _from_file(str(given), side, names), str(given), side)
+        _check_precision(program, precision, str(given))
         return program
     function = find(given, side) if isinstance(given, str) else given
     if not callable(function):
@@ -158,17 +177,19 @@ def _from_function(
         made = function(**arguments)
     except UserError:
         raise
-    except RuntimeError as error:
-        if "eager execution" not in str(error):
+    except (Exception, SystemExit) as error:  # whatever a user's factory raises is the user's to mend
+        if not _needs_graph(error):
+            if precision == "float64" and not parameter:
+                raise NoSuchPrecision(f"{name} takes no dtype and raised {said(error)} under floatx float64") from None
             raise _raised(name, side, error) from error
-    except Exception as error:  # whatever a user's factory raises is the user's to mend
-        if precision == "float64" and not parameter:
-            raise NoSuchPrecision(f"{name} takes no dtype and raised {_said(error)} under floatx float64") from None
-        raise _raised(name, side, error) from error
     else:
         return _adapted(made, name, side, precision, seed, names, parameter)
     # A TF1 builder that was not known as one: placeholders need a graph.
     return _graph(function, arguments, name, side, precision, seed, names, parameter)
+
+
+def _needs_graph(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "eager execution" in str(error)
 
 
 def _graph(
@@ -188,26 +209,49 @@ def _graph(
 
     if precision == "float64" and not parameter:
         raise NoSuchPrecision(f"{name} takes no dtype")
-    returned: list[Any] = []
 
     def builder() -> Any:
         try:
-            returned.append(function(**arguments))
+            made = function(**arguments)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _raised(name, side, error) from error
-        return returned[-1] if isinstance(returned[-1], Mapping) else None
+        if made is None or (isinstance(made, Mapping) and _graph_of(made) in (None, _default_graph())):
+            return made
+        raise _Elsewhere(made)
 
-    program: Program = _guarded(lambda: tf1_graph(builder, seed=seed, precision=precision, **names), name, side)
-    if returned and isinstance(returned[0], Program):
-        program.close()
-        program = returned[0]
-    elif returned and returned[0] is not None and not isinstance(returned[0], Mapping):
-        program.close()
-        raise _wrong(name, side, returned[0])
-    _check_precision(program, precision)
-    return program
+    try:
+        program: Program = _guarded(lambda: tf1_graph(builder, seed=seed, precision=precision, **names), name, side)
+    except _Elsewhere as found:
+        made = found.args[0]
+    else:
+        _check_precision(program, precision, name)
+        return program
+    if not (isinstance(made, Mapping) or _is_graph(made)) and sys.modules["tensorflow"].executing_eagerly():
+        # It names tensorflow.compat.v1 and builds no graph: what it made is to be made outside one.
+        if isinstance(made, Program):
+            made.close()
+        try:
+            made = function(**arguments)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _raised(name, side, error) from error
+    return _adapted(made, name, side, precision, seed, names, parameter)
+
+
+def _default_graph() -> Any:
+    return sys.modules["tensorflow"].compat.v1.get_default_graph()
+
+
+def _graph_of(made: Mapping[Any, Any]) -> Any:
+    """The graph that the tensors of a mapping are in; None where it holds names alone."""
+    return next((value.graph for value in _leaves(made) if _is_graph(getattr(value, "graph", None))), None)
+
+
+def _is_graph(made: Any) -> bool:
+    return hasattr(made, "as_graph_def") and hasattr(made, "get_operations")
 
 
 def _adapted(
@@ -216,11 +260,11 @@ def _adapted(
     """The Program of what a factory returned."""
     program: Program
     if isinstance(made, Program):
-        _check_precision(made, precision)
+        _check_precision(made, precision, name)
         return made
     if isinstance(made, Mapping):
-        graph = next((value.graph for value in _leaves(made) if hasattr(value, "graph")), None)
-        if graph is None or not hasattr(graph, "as_graph_def"):
+        graph = _graph_of(made)
+        if graph is None:
             raise _wrong(name, side, made)
         from tfport.adapters import constructor
 
@@ -229,7 +273,7 @@ def _adapted(
         program = _guarded(
             lambda: tf1_graph(graph=graph, seed=seed, precision=precision, **{**made, **names}), name, side
         )
-        _check_precision(program, precision)
+        _check_precision(program, precision, name)
         return program
     family = {base.__module__.split(".")[0] for base in type(made).__mro__}
     if family & {"keras", "tf_keras"} and hasattr(made, "train_on_batch"):
@@ -238,7 +282,7 @@ def _adapted(
         keras_model = constructor("keras_model")
 
         program = _guarded(lambda: keras_model(made, seed=seed), name, side)
-    elif "tensorflow" in family and hasattr(made, "as_graph_def") and hasattr(made, "get_operations"):
+    elif "tensorflow" in family and _is_graph(made):
         from tfport.adapters import constructor
 
         tf1_graph = constructor("tf1_graph")
@@ -256,13 +300,18 @@ def _adapted(
         tf_module = constructor("tf_module")
 
         step = next((getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None)
+        if step is None:
+            raise UserError(
+                f"the {side} factory {name} returned {type(made).__name__}, which has no train_step and no step: "
+                "return tfport.adapters.tf_module(module, step=function) with the function that trains it."
+            )
         program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
     if precision == "float64" and not parameter and program.precision != "float64":
         program.close()
         raise NoSuchPrecision(f"{name} takes no dtype")
-    _check_precision(program, precision)
+    _check_precision(program, precision, name)
     return program
 
 
@@ -273,37 +322,42 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _from_file(given: str, side: str, names: dict[str, Any]) -> Program:
-    from tfport.adapters import constructor
-
-    from_meta, from_saved_model = constructor("from_meta"), constructor("from_saved_model")
-
     path = Path(given)
+    if path.suffix != ".py" and ".py:" in given:
+        find(given, side)
     if not path.exists():
         raise UserError(
             f"--{side}={given}: there is no such file; expected module:function, a .meta file or a SavedModel's folder."
         )
-    if path.is_dir() or path.name == "saved_model.pb":
-        return from_saved_model(path if path.is_dir() else path.parent, **names)  # type: ignore[no-any-return]
-    if path.suffix != ".meta":
+    saved_model = path.is_dir() or path.name == "saved_model.pb"
+    if not saved_model and path.suffix != ".meta":
         raise UserError(
             f"--{side}={given} is a file whose code or pickle is not run. Name a factory as module:function, or give a "
             ".meta file with its checkpoint, or a SavedModel's folder."
         )
-    return from_meta(path, **names)  # type: ignore[no-any-return]
+    from tfport.adapters import constructor
+
+    if not saved_model:
+        return constructor("from_meta")(path, **names)  # type: ignore[no-any-return]
+    return constructor("from_saved_model")(path if path.is_dir() else path.parent, **names)  # type: ignore[no-any-return]
 
 
 def _guarded(make: Callable[[], Program], name: str, side: str) -> Program:
+    """What an adapter makes; what it refuses names the side."""
     try:
         return make()
-    except (UserError, NoSuchPrecision):
+    except (NoSuchPrecision, _Elsewhere):
         raise
+    except UserError as error:
+        told = str(error)
+        raise error if name in told else type(error)(f"the {side} side {name}: {told}") from error
     except Exception as error:  # an adapter that meets what it does not know
-        raise UserError(f"the {side} side {name} was built, and cannot be read: {_said(error)}") from error
+        raise UserError(f"the {side} side {name} was built, and cannot be read: {said(error)}") from error
 
 
-def _check_precision(program: Program, precision: str) -> None:
+def _check_precision(program: Program, precision: str, name: str) -> None:
     if program.precision != precision:
-        raise NoSuchPrecision(f"it is built in {program.precision}")
+        raise NoSuchPrecision(f"{name} is built in {program.precision}")
 
 
 def _wrong(name: str, side: str, made: Any) -> UserError:
@@ -313,21 +367,57 @@ def _wrong(name: str, side: str, made: Any) -> UserError:
     )
 
 
-def _raised(name: str, side: str, error: Exception) -> UserError:
-    return UserError(f"the {side} factory {name} raised {_said(error)}")
+def _raised(name: str, side: str, error: BaseException) -> UserError:
+    return UserError(f"the {side} factory {name} raised {said(error)}")
 
 
-def _said(error: Exception) -> str:
-    """The error in one line, with the innermost place in the user's code."""
-    frames = traceback.extract_tb(error.__traceback__)
+def said(error: BaseException) -> str:
+    """The error in one line, with the innermost place in the user's code, else the innermost of all."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")]
     own = [
         frame
         for frame in frames
-        if "site-packages" not in frame.filename and "tfport" not in Path(frame.filename).parts
+        if "site-packages" not in frame.filename and not Path(frame.filename).is_relative_to(_PACKAGE)
     ]
-    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    place = (own or frames)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place)
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}{where}"
+    if isinstance(error, SyntaxError):  # its text has the place
+        where = ""
+    return f"{type(error).__name__}{': ' if text else ''}{text[:500]}{where}"
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Code of the user's that runs in the process of the command: what it prints goes nowhere.
+
+    What it sets in os.environ is taken back, since it is meant for one side and would reach the other's process.
+    """
+    before = dict(os.environ)
+    kept = {}
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it was closed before
+            kept[number] = os.dup(number)
+            os.dup2(_nowhere().fileno(), number)
+    try:
+        with contextlib.redirect_stdout(_nowhere()), contextlib.redirect_stderr(_nowhere()):
+            yield
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        if dict(os.environ) != before:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@functools.cache
+def _nowhere() -> Any:
+    """Stays open: a logger that is made within the block keeps the stream that it found."""
+    return open(os.devnull, "w")  # noqa: PTH123
 
 
 def _is_tf1(function: Callable[..., Any]) -> bool:

@@ -20,6 +20,7 @@ from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.lazy import Lazy
 from tfport.checking.renamed import BuiltNames, under
+from tfport.errors import UserError
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
 from tfport.remote import OtherProcess, answer_lines, write_npz
 from tfport.state import State
@@ -174,6 +175,22 @@ class RemoteProgram(OtherProcess, Program):
         return found
 
 
+_DOING = {
+    "prepare": "its first batch",
+    "state": "reading its variables",
+    "load": "setting its variables",
+    "initialise": "being built again",
+    "forward": "computing its outputs",
+    "nodes": "computing its outputs or its loss",
+    "loss": "computing its loss",
+    "gradients": "computing its gradients",
+    "run_phase": "a training step",
+    "step": "a training step",
+    "drawn": "a training step",
+}
+"""What a method has the user's code do."""
+
+
 class _Server:
     """The other side: one Program, asked line by line."""
 
@@ -182,13 +199,14 @@ class _Server:
         self.program: Program | None = None
         self.order: dict[str, Any] = {}
         self.first_batch: Batch = {}
+        self._fed = ""
         self.count = 0
 
     def answered(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
         if method == "build":
             return {"value": self.build(**arguments)}
-        program = self.program
+        program, self._fed = self.program, ""
         assert program is not None
         draws = arguments.pop("draws")
         program.draws.seed, program.draws.step, program.draws.aliases = draws["seed"], draws["step"], draws["aliases"]
@@ -196,6 +214,13 @@ class _Server:
             return self._answered(program, method, arguments)
         except NotImplementedError as error:
             return {"not_implemented": str(error)}
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # nearly always the user's code; a traceback of ours helps nobody
+            raise UserError(
+                f"the {self.order['side']} side {self.order['given']} raised {factories.said(error)} in "
+                f"{_DOING.get(method, method)}{self._fed}. Run that by itself to see more."
+            ) from error
 
     def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
         """Builds the program."""
@@ -233,6 +258,7 @@ class _Server:
                 program.load(State("", request))
                 return {"value": None}
             batch = {name: request[name] for name in request.files}
+        self._fed = " with " + ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in batch.items())
         if method == "prepare":
             self.first_batch = batch
             program.prepare(batch)

@@ -47,7 +47,7 @@ class Sample:
         found: dict[str, int] = {}
         for part in text.split(","):
             name, _, number = part.partition(":")
-            if name not in ("steps", "tensors") or not number.isdigit() or int(number) < 1 or name in found:
+            if name not in ("steps", "tensors") or not number.isdecimal() or int(number) < 1 or name in found:
                 raise UserError(f"--sample={text}: expected steps:N, tensors:N or both, as in steps:5,tensors:20.")
             found[name] = int(number)
         return Sample(**found)
@@ -139,7 +139,9 @@ class Session:
                 self._batches = made_up(program.inputs(), self.order.seed)
                 self.notes.append("no batches were given: standard normal ones were made up")
             elif isinstance(given, str):
-                self._batches = BatchSource(factories.find(given, "batches"), given)
+                with factories.contained():
+                    function = factories.find(given, "batches")
+                self._batches = BatchSource(function, given, factories.contained)
             else:
                 self._batches = given if isinstance(given, BatchSource) else BatchSource(given)
         return self._batches

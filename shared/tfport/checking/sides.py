@@ -63,7 +63,7 @@ class _Translated(Lazy):
         own = self._keys[name]
         array = self._own[own]
         pair = self._side.pair_of(own)
-        return array if pair is None or not array.ndim else laid_back(array, pair)
+        return array if pair is None or array.shape != pair.modern_shape else laid_back(array, pair)
 
 
 class _Own(Lazy):
@@ -79,7 +79,7 @@ class _Own(Lazy):
             return np.array(self._present[own])
         array = np.asarray(self._shared[self._side.shared(own)])
         pair = self._side.pair_of(own)
-        if pair is not None and array.ndim:
+        if pair is not None and array.shape == pair.legacy_shape:
             array = laid_out(array, pair)
         if array.dtype.kind == "f":
             array = array.astype(self._side.program.precision, copy=False)

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags
 
@@ -69,7 +70,7 @@ def rungs(words: list[str]) -> tuple[str, ...]:
         low, dash, high = word.partition("-")
         if word in RUNGS:
             found.add(word)
-        elif low.isdigit() and (not dash or high.isdigit()) and int(low) <= int(high or low) < len(RUNGS):
+        elif low.isdecimal() and (not dash or high.isdecimal()) and int(low) <= int(high or low) < len(RUNGS):
             found.update(RUNGS[int(low) : int(high or low) + 1])
         else:
             valid = ", ".join(f"{number} {name}" for number, name in enumerate(RUNGS))
@@ -107,24 +108,40 @@ def main() -> int:
     if FLAGS.modern is None:
         raise UserError("--modern is missing: name the function that builds the port, as module:function.")
     asked = rungs(FLAGS.rungs)
+    if FLAGS.legacy is None:
+        useless = next((flag for flag in _OF_TWO_SIDES if FLAGS[flag].present), None)
+        if useless is not None:
+            raise UserError(f"--{useless} is of no use without --legacy: name the original too, or leave it out.")
+    mapping = Path(FLAGS.mapping) if FLAGS.mapping is not None else None
+    if mapping is not None and not mapping.is_file():
+        raise UserError(f"--mapping={FLAGS.mapping}: there is no such file.")
+    named = names()
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _ended)
     from tfport.checking.check import check
 
-    report = check(
-        FLAGS.legacy,
-        FLAGS.modern,
-        FLAGS.batches,
-        steps=FLAGS.steps,
-        precision=FLAGS.precision,
-        seed=FLAGS.seed,
-        mapping=Path(FLAGS.mapping) if FLAGS.mapping else None,
-        write_mapping=places["write_mapping"],
-        sample=FLAGS.sample,
-        rungs=asked,
-        names=names(),
-        isolated=True,
-        progress=sys.stderr is not None,
-        command=shlex.join(["tfport", "check", *app.words]),
-    )
+    try:
+        report = check(
+            FLAGS.legacy,
+            FLAGS.modern,
+            FLAGS.batches,
+            steps=FLAGS.steps,
+            precision=FLAGS.precision,
+            seed=FLAGS.seed,
+            mapping=mapping,
+            write_mapping=places["write_mapping"],
+            sample=FLAGS.sample,
+            rungs=asked,
+            names=named,
+            isolated=True,
+            progress=sys.stderr is not None,
+            command=shlex.join(["tfport", "check", *app.words]),
+        )
+    except UserError as error:
+        flag = next((flag for flag in ("train_ops", "losses", "outputs", "inputs") if f"{flag}=" in str(error)), None)
+        if flag is None or f"--{flag}=" in str(error):
+            raise
+        raise type(error)(f"{error} On the command line: --{flag}={_HOW[flag]}.") from error
     _write(report, places)  # before anything is printed: a reader such as `head` may be gone by then
     from tfport.report import check_terminal
 
@@ -136,6 +153,20 @@ def main() -> int:
     return 0 if report.equal else 1
 
 
+def _ended(number: int, _: object) -> NoReturn:
+    """Ends as Ctrl-C does: the sides' processes and the temporary files go too."""
+    sys.exit(128 + number)
+
+
+_HOW = {
+    "train_ops": "NAME, or PHASE=NAME,PHASE=NAME in the order they run",
+    "losses": "NAME, or PHASE=NAME,PHASE=NAME",
+    "outputs": "NAME,NAME",
+    "inputs": "NAME,NAME",
+}
+"""How a flag is written that the adapters' messages speak of as an argument."""
+_OF_TWO_SIDES = ("mapping", "write_mapping", "sample", "rungs", "inputs", "outputs", "losses", "train_ops")
+"""Flags that say something of a legacy side, or of what is compared with it."""
 _WRITTEN = {"json": "JSON", "junit": "JUnit", "html": "Report", "write_mapping": "Mapping"}
 
 

@@ -125,7 +125,7 @@ def test_what_is_no_batch_is_told(given: Any, message: str) -> None:
 
 
 def test_messages_name_the_function_as_the_user_does() -> None:
-    with pytest.raises(UserError, match="^data:batch gave int"):
+    with pytest.raises(UserError, match=r"^data:batch gave int"):
         BatchSource(3, "data:batch")
 
 

@@ -14,20 +14,21 @@ from random_ports import CHANGES, PARADIGMS, RandomPort
 from tfport.equivalence.result import RUNGS
 
 STEPS = 4
-CORRECT = (0, 4, 7, 9, 15, 22)
-"""All three paradigms, shuffled and unrelated names, normalisation, decay."""
-BROKEN = (
-    "activation",
-    "extra scale",
-    "normalisation: epsilon",
-    "normalisation: momentum",
-    "loss summed",
-    "reported loss",
-    "layer never trained",
-    "optimizer: rate x 1.01",
-    "optimizer: beta_1",
-    "decay: staircase",
-)
+CORRECT = (8, 11, 24, 27, 29, 52)
+"""Seeds of small programs: all three paradigms, shuffled and unrelated names, dropout, normalisation, decay."""
+BROKEN = {
+    "activation": 5,
+    "extra scale": 6,
+    "normalisation: epsilon": 10,
+    "normalisation: momentum": 6,
+    "loss summed": 1,
+    "reported loss": 8,
+    "layer never trained": 0,
+    "optimizer: rate x 1.01": 10,
+    "optimizer: beta_1": 4,
+    "decay: staircase": 9,
+}
+"""Kind of change -> a seed that gives a small program."""
 ALL_KINDS = range(len(CHANGES))
 
 
@@ -135,7 +136,7 @@ def test_a_correct_port_passes(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_port_is_found(kind: str) -> None:
-    seed = BROKEN.index(kind)
+    seed = BROKEN[kind]
     port = random_ports.broken(seed, kind)
     report = tfport.check(port.legacy, port.modern, port.batches, steps=STEPS, seed=seed)
     assert not report.equal, port.description

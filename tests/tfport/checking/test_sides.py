@@ -15,6 +15,7 @@ from tfport.checking.sides import UNPAIRED, Names, Side, laid_back, laid_out
 from tfport.state import State
 
 Array = np.ndarray[Any, Any]
+KERNEL = "output/kernel"
 OWN = {"hidden/kernel": "w1", "hidden/bias": "b1", "output/kernel": "w2", "output/bias": "b2"}
 PLAN = Plan(
     names=OWN,
@@ -54,8 +55,12 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 @pytest.mark.parametrize(
     ("legacy", "transpose", "modern", "reshape"),
-    [((3, 4), (1, 0), (4, 3), False), ((2, 3, 4), (2, 0, 1), (4, 2, 3), False), ((4,), (), (1, 4), True)]
-    + [((2, 3, 1), (1, 0, 2), (3, 2), True)],
+    [
+        ((3, 4), (1, 0), (4, 3), False),
+        ((2, 3, 4), (2, 0, 1), (4, 2, 3), False),
+        ((4,), (), (1, 4), True),
+        ((2, 3, 1), (1, 0, 2), (3, 2), True),
+    ],
 )
 def test_a_layout_is_undone(
     legacy: tuple[int, ...], transpose: tuple[int, ...], modern: tuple[int, ...], reshape: bool
@@ -118,7 +123,7 @@ def test_draws_are_keyed_by_the_shared_phase_and_the_step() -> None:
 
 def test_what_has_no_partner_keeps_its_name_behind_a_mark_and_its_value() -> None:
     names = Names({own: pair for own, pair in NAMES.variables.items() if own != "w2"}, NAMES.optimizers, NAMES.phases)
-    legacy, modern = sides(names=names)
+    _, modern = sides(names=names)
     before = FakeProgram(PLAN, seed=2).state().arrays
     now = modern.program.state().arrays
     assert np.array_equal(now["w2"], before["w2"]) and not np.array_equal(now["w1"], before["w1"])
@@ -128,12 +133,26 @@ def test_what_has_no_partner_keeps_its_name_behind_a_mark_and_its_value() -> Non
     assert set(modern.gradients("train", fake.batches(0))) >= {UNPAIRED + "w2", "hidden/kernel"}
 
 
-def test_a_state_of_another_shape_leaves_what_is_there() -> None:
-    legacy, modern = sides()
-    before = modern.program.state().arrays
-    arrays = {**legacy.state().arrays, "output/bias": np.ones(3, np.float32)}
-    modern.load(arrays)
-    assert np.array_equal(modern.program.state().arrays["b2"], before["b2"])
+class _Factored(FakeProgram):
+    """Keeps a slot that has not the shape of its variable, as Adafactor does."""
+
+    row = np.ones(6, np.float32)
+
+    def state(self) -> State:
+        arrays = {**super().state().arrays, f"optimizer/{self.plan.optimizers[0][0]}/row/{self._own(KERNEL)}": self.row}
+        return State("factored", arrays)
+
+    def load(self, state: State) -> None:
+        super().load(state)
+        self.row = state.arrays[f"optimizer/{self.plan.optimizers[0][0]}/row/{self._own(KERNEL)}"]
+
+
+def test_a_slot_of_another_shape_than_its_variable_is_taken_as_it_is() -> None:
+    legacy, modern = Side(_Factored(LEGACY), "legacy"), Side(_Factored(PLAN), "modern", NAMES)
+    legacy.program.row = np.arange(6, dtype=np.float32)  # type: ignore[attr-defined]
+    modern.load(legacy.state().arrays)
+    assert modern.program.row.tolist() == [0, 1, 2, 3, 4, 5]  # type: ignore[attr-defined]
+    assert same(legacy.state().arrays, modern.state().arrays)
 
 
 def test_a_float32_state_and_batch_become_the_sides_precision() -> None:
