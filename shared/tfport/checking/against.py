@@ -55,6 +55,7 @@ class Opponent:
         self.notes: tuple[str, ...] = ()
         self.findings: list[Finding] = []
         self.movements: list[Movement] = []
+        self.unasked: list[str] = []
         self.curves: dict[str, list[float]] = {}
         self._initial_values: dict[str, Array] | None = None
 
@@ -107,7 +108,7 @@ class Opponent:
             self._trajectories(meter, record, side, owners)
             meter.finish()
             if first_time:
-                self.findings, self.movements = contracts_of(session, side, stills, record.initial)
+                self.findings, self.movements, self.unasked = contracts_of(session, side, stills, record.initial)
                 program.load(State("", own))
                 self.kind, self.draws, self.notes = program.kind, draw_rows("modern", program), program.notes()
                 self._initial_values = initialised(session, side)

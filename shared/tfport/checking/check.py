@@ -211,6 +211,10 @@ class _Check:
             draws=(*single.draws, *opponent.draws),
             movements=(*single.movements, *opponent.movements),
             findings=tuple(_shared_findings(single.findings, opponent.findings)),
+            unasked=(
+                *(("legacy", contract) for contract in single.unasked),
+                *(("modern", contract) for contract in opponent.unasked),
+            ),
             location=place,
             tolerance=_tolerance(asked),
             left_out=tuple(session.left_out),
@@ -329,7 +333,7 @@ def alone(session: Session) -> CheckReport:
         with session.bar("modern", session.order.steps) as tick:
             trajectory = run(side, session.store, initial, batches, session.order.steps, lambda n: n == warm, tick)
         second = observe(side, session.store, trajectory.states[warm], batches[warm], warm)
-        findings, movements = contracts_of(session, side, [first, second], initial)
+        findings, movements, unasked = contracts_of(session, side, [first, second], initial)
         if first.unstable:
             session.notes.append(
                 f"two runs from one state differ in {', '.join(sorted(first.unstable)[:3])}: random numbers that "
@@ -347,6 +351,7 @@ def alone(session: Session) -> CheckReport:
             draws=draw_rows("modern", program),
             movements=tuple(dataclasses.replace(each, side="modern") for each in movements),
             findings=tuple(dataclasses.replace(each, side="modern") for each in findings),
+            unasked=tuple(("modern", contract) for contract in unasked),
             notes=tuple(dict.fromkeys([*session.notes, *program.notes()])),
             curves={"modern": _losses(trajectory)},
             versions=versions(),

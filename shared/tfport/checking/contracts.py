@@ -62,6 +62,26 @@ def findings(
     ]
 
 
+def unasked(
+    stills: Sequence[Still],
+    variables: Sequence[VariableInfo],
+    drawn: Mapping[str, Sequence[Mapping[str, str]]],
+) -> list[str]:
+    """The contracts of which the side shows nothing."""
+    found = []
+    if not any(still.objectives for still in stills):
+        found.append("reported loss")
+    if not any(node.kind.lower() in _BOUNDED for still in stills for nodes in still.nodes.values() for node in nodes):
+        found.append("ranges")
+    if not any(call for calls in drawn.values() for call in calls):
+        found.append("noise")
+    if not any(still.gradients for still in stills):
+        found.append("gradients")
+    if not any(_STATISTICS.search(each.name) and not each.optimizers for each in variables):
+        found.append("statistics")
+    return found
+
+
 def _who_trained(
     side: str, stills: Sequence[Still], variables: Sequence[VariableInfo], phases: Sequence[str]
 ) -> list[Finding]:

@@ -121,7 +121,7 @@ class Meter:
           before: the value that both sides' steps began at.
         """
         measured = self.pair.rung(rung)
-        if self.sampled is not None and name and name not in self.sampled:
+        if self.sampled is not None and name and rung != "forward" and name not in self.sampled:
             self.skipped.add(name)
             return
         if name in self.unstable:

@@ -61,6 +61,8 @@ class Record:
     initialised: dict[str, Array] | None = None
     findings: list[Finding] = dataclasses.field(default_factory=list)
     movements: list[Movement] = dataclasses.field(default_factory=list)
+    unasked: list[str] = dataclasses.field(default_factory=list)
+    """Contracts of which the side shows nothing."""
 
 
 def recorded(session: Session, precision: str, earlier: Record | None = None) -> Record:
@@ -115,7 +117,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
             record.probe_outputs = session.store.keep(side.forward(batches[0], False))
             record.probe_nodes = all_nodes(session, side, batches)
             record.initialised = initialised(session, side)
-            record.findings, record.movements = contracts_of(session, side, record.stills, initial)
+            record.findings, record.movements, record.unasked = contracts_of(session, side, record.stills, initial)
         return record
 
 
@@ -217,8 +219,8 @@ def initialised(session: Session, side: Side) -> dict[str, Array] | None:
 
 def contracts_of(
     session: Session, side: Side, stills: Sequence[Still], initial: Mapping[str, Array]
-) -> tuple[list[Finding], list[Movement]]:
-    """What the side breaks by itself, and what each of its phases trains."""
+) -> tuple[list[Finding], list[Movement], list[str]]:
+    """What the side breaks by itself, what each of its phases trains, and which contracts it has nothing for."""
     source = session.batches(side.program)
     variables = side.variables()
     drawn = {}
@@ -229,6 +231,7 @@ def contracts_of(
     return (
         contracts.findings(side.role, stills, variables, side.phases, batch, drawn),
         contracts.movements(side.role, stills[-1], variables, side.phases),
+        contracts.unasked(stills, variables, drawn),
     )
 
 

@@ -131,6 +131,8 @@ class CheckReport:
     draws: tuple[DrawRow, ...] = ()
     movements: tuple[Movement, ...] = ()
     findings: tuple[Finding, ...] = ()
+    unasked: tuple[tuple[str, str], ...] = ()
+    """Side and contract, where the code gives no way to ask it or has nothing that it concerns."""
     location: Location | None = None
     tolerance: float | None = None
     """The smallest relative tolerance under which every compared tensor would have passed; None where none would."""

@@ -19,7 +19,7 @@ from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
 from tfport.equivalence.result import RUNGS
-from tfport.errors import UserError, whole
+from tfport.errors import UserError, unknown, whole
 from tfport.program import Program
 from tfport.state import State
 
@@ -84,6 +84,11 @@ class Order:
             raise UserError("there is nothing to check: give --modern, and --legacy to hold it against.")
         if self.precision not in ("float32", "float64"):
             raise UserError(f"--precision={self.precision} is neither float32 nor float64.")
+        for rung in self.rungs:
+            if rung not in RUNGS:
+                raise unknown("rung", rung, RUNGS)
+        if not self.rungs:
+            raise UserError(f"no rung is asked for: name some of {', '.join(RUNGS)}.")
         whole("steps", self.steps, 1, 40_000)
         whole("seed", self.seed, 0, 2**31 - 1)
         return self
@@ -121,6 +126,9 @@ class Session:
             return
         with factories.Floatx(precision):
             program = factories.build(given, role, precision, seed, names)
+            draws = dataclasses.replace(program.draws)
+            if own:
+                self.side(program, role)  # its state is whole once it has seen a batch
             program.draws.seed = self.order.seed
             before = self.store.keep(program.state().arrays) if own else None
             try:
@@ -128,6 +136,7 @@ class Session:
             finally:
                 if before is not None:
                     program.load(State("", before))
+                    program.draws.seed, program.draws.step, program.draws.aliases = draws.seed, draws.step, draws.aliases
                 else:
                     program.close()
 

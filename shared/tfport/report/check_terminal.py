@@ -157,9 +157,11 @@ def _print_contracts(report: CheckReport, console: Console) -> None:
     _heading(console, "Contracts of each side by itself")
     rows = check_words.contract_rows(report)
     for side in check_words.sides(report):
-        clean = [row.contract for row in rows if row.side == side and not row.findings]
+        clean = [row.contract for row in rows if row.side == side and not row.findings and row.asked]
+        unasked = [row.contract for row in rows if row.side == side and not row.asked]
         findings = [finding for row in rows if row.side == side for finding in row.findings]
         told = f"no finding on {', '.join(clean)}" if clean else "findings on every contract"
+        told += f"; nothing to ask on {', '.join(unasked)}" if unasked else ""
         print_line(console, f"{side}: {told}", indent=2)
         for finding in sorted(findings, key=lambda each: not each.fails)[:_FEW]:
             mark = "BROKEN" if finding.fails else "note"

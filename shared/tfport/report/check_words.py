@@ -55,6 +55,8 @@ class ContractRow:
     side: str
     contract: str
     findings: tuple[Finding, ...]
+    asked: bool = True
+    """False where the code gives no way to ask it, or nothing that it concerns."""
 
     @property
     def fails(self) -> bool:
@@ -63,9 +65,11 @@ class ContractRow:
 
     @property
     def verdict(self) -> str:
-        """ "broken", "noted" or "no finding"."""
+        """ "broken", "noted", "no finding" or "not asked"."""
         if self.fails:
             return "broken"
+        if not self.asked:
+            return "not asked"
         return "noted" if self.findings else "no finding"
 
 
@@ -363,6 +367,7 @@ def contract_rows(report: CheckReport) -> list[ContractRow]:
             side,
             contract,
             tuple(each for each in report.findings if each.side == side and each.contract == contract),
+            (side, contract) not in report.unasked,
         )
         for side in sides(report)
         for contract in known
