@@ -550,8 +550,8 @@ class KerasProgram(Program):
         """What the phase's step differentiates.
 
         Raises:
-          NotImplementedError: nothing is seen to be differentiated, or several losses are, one after the other: what the
-            phase reports is then the code's own way of putting them together.
+          NotImplementedError: nothing is seen to be differentiated, or several losses are, one after the other: what
+            the phase reports is then the code's own way of putting them together.
         """
         self.prepare(batch)
         self._losses = []

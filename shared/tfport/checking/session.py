@@ -136,7 +136,11 @@ class Session:
             finally:
                 if before is not None:
                     program.load(State("", before))
-                    program.draws.seed, program.draws.step, program.draws.aliases = draws.seed, draws.step, draws.aliases
+                    program.draws.seed, program.draws.step, program.draws.aliases = (
+                        draws.seed,
+                        draws.step,
+                        draws.aliases,
+                    )
                 else:
                     program.close()
 
