@@ -53,6 +53,7 @@ format: $(STAMP)
 
 prove: $(STAMP)
 	PYTHONPATH=.:shared $(BIN)/python tests/prove.py
+	$(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf $(VENV) $(TORCH_VENV) runs build *.egg-info shared/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -48,9 +48,9 @@ def hiding() -> FakeProgram:
 
 
 # --- Sides that differ ------------------------------------------------------------------------------------------------
-def doubled() -> FakeProgram:
-    """Another loss."""
-    return FakeProgram(Plan(names=RENAMED, loss_factor=2.0))
+def shifted(seed: int = 0) -> FakeProgram:
+    """Biases that begin elsewhere."""
+    return FakeProgram(Plan(names=RENAMED, bias=0.5), seed=seed)
 
 
 def wider() -> FakeProgram:
@@ -109,14 +109,14 @@ def asking() -> str:
     return input("which model? ")
 
 
-def loud() -> FakeProgram:
+def loud(seed: int = 0) -> FakeProgram:
     """Works, and says so."""
-    for _ in range(10_000):
+    for _ in range(1_000):
         print("NOISE " * 20)
     os.write(1, b"NOISE from below\n")
     os.write(2, b"NOISE from below\n")
     warnings.warn("NOISE as a warning", stacklevel=1)
-    return _Loud()
+    return _Loud(seed=seed)
 
 
 class _Loud(FakeProgram):

@@ -80,6 +80,8 @@ class Plan:
     scope: str = ""
     """Before the name of every node."""
     output: str = "prediction"
+    shows: Mapping[str, str] = field(default_factory=dict)
+    """Output -> the layer whose values it is, in place of the one `output`."""
     inputs: tuple[str, str] = ("x", "y")
     reordered: bool = False
     """Sums are taken from the other end: the same function, other rounding."""
@@ -140,6 +142,8 @@ class Plan:
     told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Variable -> what is told of it in place of the truth."""
     algorithm_told: str = ""
+    numbers_told: Mapping[str, float] | None = None
+    """Hyperparameters that are told in place of every optimizer's own."""
     close_calls: list[str] = field(default_factory=list)
     """Takes a line when a program is closed."""
 
@@ -210,7 +214,11 @@ class FakeProgram(Program):
 
     def optimizers(self) -> tuple[OptimizerInfo, ...]:
         return tuple(
-            OptimizerInfo(name, self.plan.algorithm_told or algorithm, dict(numbers))
+            OptimizerInfo(
+                name,
+                self.plan.algorithm_told or algorithm,
+                dict(numbers if self.plan.numbers_told is None else self.plan.numbers_told),
+            )
             for name, algorithm, numbers in self.plan.optimizers
         )
 
@@ -359,10 +367,12 @@ class FakeProgram(Program):
 
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         self.draws.begin("forward")
-        found = self._pass(batch, training).prediction
+        found = self._pass(batch, training)
         if self.plan.dirty:
             self.values[self.plan.dirty] += 1
-        return {self.plan.output: found}
+        layers = [layer.name for layer in self.plan.layers]
+        shown = {name: found.leaving[layers.index(layer)] for name, layer in self.plan.shows.items()}
+        return shown or {self.plan.output: found.prediction}
 
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> Sequence[Node]:
         if phase is not None:
@@ -604,7 +614,8 @@ class HeavyProgram(Program):
 
     kind, precision, phases = "heavy numpy program", "float32", ("train",)
 
-    def __init__(self, width: int = 1_000, count: int = 10) -> None:
+    def __init__(self, width: int = 1_000, count: int = 10, reordered: bool = False) -> None:
+        self.reordered = reordered
         self.width, self.rate, self.count, self.reads = width, np.float32(0.1), 0, 0
         self.draws = DrawSource()
         self.kernels = {f"layer_{number}/kernel": _outside((width, width)) for number in range(count)}
@@ -642,11 +653,12 @@ class HeavyProgram(Program):
 
     def _nodes(self, batch: Batch) -> list[Node]:
         found = []
-        total = np.zeros_like(batch["x"])
         for name, kernel in self.kernels.items():
             product = batch["x"] @ kernel
-            total = total + product
             found.append(Node(name.replace("kernel", "MatMul"), "MatMul", ("x",), (name,), product))
+        total = np.zeros_like(batch["x"])
+        for node in reversed(found) if self.reordered else found:
+            total = total + node.value
         found.append(Node("sum", "AddN", tuple(node.name for node in found), (), total))
         return found
 

@@ -66,7 +66,7 @@ def _rungs(text: str) -> tuple[str, ...]:
 
     found: set[str] = set()
     for word in text.replace(",", " ").split():
-        low, dash, high = word.partition("-")
+        low, _, high = word.partition("-")
         if word in RUNGS:
             found.add(word)
         elif re.fullmatch(r"\d(-\d)?", word) and int(low) <= int(high or low) < len(RUNGS):

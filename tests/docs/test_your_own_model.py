@@ -154,7 +154,9 @@ def session(page: list[Block], files: dict[str, str], folder: Path) -> list[str]
     (folder / "session_of_the_page.py").write_text(script)
     done = run([sys.executable, "session_of_the_page.py"], folder)
     printed = done.stdout.split(MARK + "\n")
-    problems = [] if done.returncode == 0 else [f"the Python session ended with {done.returncode}\n{done.stderr[-3000:]}"]
+    problems = (
+        [] if done.returncode == 0 else [f"the Python session ended with {done.returncode}\n{done.stderr[-3000:]}"]
+    )
     for block, said in zip(typed, printed, strict=False):
         following = page[page.index(block) + 1 : page.index(block) + 2]
         prints = following[0].text if following and following[0].language == "text" else ""
@@ -225,7 +227,9 @@ def test_the_page_does_what_it_says(page: list[Block], tmp_path: Path) -> None:
                 if "title" in block.options:
                     written(files, block)
         waiting.append(pool.submit(session, page, dict(files), tmp_path / "session"))
-    assert [problem for each in waiting for problem in each.result()] == []
+    problems = [problem for each in waiting for problem in each.result()]
+    if problems:
+        pytest.fail("\n\n".join(problems), pytrace=False)
 
 
 def test_what_is_not_run_needs_what_is_not_here(page: list[Block]) -> None:

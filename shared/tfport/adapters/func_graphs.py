@@ -61,6 +61,10 @@ def flat_tensors(structure: Any) -> list[Any]:
     return [each for each in tf.nest.flatten(structure) if tf.is_tensor(each)]
 
 
+_TRACES = 8
+"""Traces that are kept of one program."""
+
+
 @dataclass
 class TracedNodes:
     """A computation, traced: `run` gives its nodes' values."""
@@ -152,6 +156,34 @@ def nodes_of(
 ) -> list[Node]:
     """Traces a function and runs it once on the same inputs; see `trace`."""
     return trace(function, inputs, variables, autograph=autograph).run(inputs)
+
+
+class Traces:
+    """The last few traces of one program, for those who look at many states of one step."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, TracedNodes] = {}
+
+    def get(
+        self,
+        key: Any,
+        function: Callable[[dict[str, Any]], Any],
+        inputs: Mapping[str, Any],
+        variables: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        *,
+        autograph: bool = False,
+    ) -> TracedNodes:
+        """The trace under this key for inputs of these shapes, made where there is none.
+
+        The key must tell apart whatever Python would compute differently: the step too, since what Python draws while
+        it is traced stays in the trace.
+        """
+        shapes = tuple((name, np.shape(value), str(getattr(value, "dtype", ""))) for name, value in inputs.items())
+        if (key, shapes) not in self._kept:
+            while len(self._kept) >= _TRACES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key, shapes] = trace(function, inputs, variables, autograph=autograph)
+        return self._kept[key, shapes]
 
 
 def _legal(name: str) -> str:

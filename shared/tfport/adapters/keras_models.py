@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfport.adapters.func_graphs import Found, TracedNodes, trace
+from tfport.adapters.func_graphs import Found, Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
     KerasOptimizer,
@@ -103,6 +103,7 @@ class KerasProgram(Program):
         self._find_optimizers()
         self._spy = GradientSpy({name: each.outer for name, each in self._optimizers.items()})
         self._losses: list[tuple[str, str, float]] = []
+        self._traces = Traces()
         self._collecting = False
         self._phase_optimizers: dict[str, tuple[str, ...]] = {}
         self._settled = False
@@ -632,7 +633,8 @@ class KerasProgram(Program):
         if phase is not None:
             return self._phase_nodes(phase, batch)
         with self._put_back(), self._interceptor.feeding("forward"):
-            traced = trace(
+            traced = self._traces.get(
+                (None, training, self.draws.seed, self.draws.step),
                 lambda named: list(self._outputs(named, training).values()),
                 {name: np.asarray(value) for name, value in batch.items()},
                 self._variables(),
@@ -648,7 +650,7 @@ class KerasProgram(Program):
             try:
                 for name, model in self.models.items():
                     if hasattr(model, "train_function"):
-                        self._look_into(name, model, batch, found)
+                        self._look_into(phase, name, model, batch, found)
                 self._call(phase, batch)
             finally:
                 for name, function in originals.items():
@@ -659,7 +661,7 @@ class KerasProgram(Program):
             raise NotImplementedError(f"the phase {phase!r} called no train function that could be looked into.")
         return found[-1]
 
-    def _look_into(self, name: str, model: Any, batch: Batch, found: list[list[Node]]) -> None:
+    def _look_into(self, phase: str, name: str, model: Any, batch: Batch, found: list[list[Node]]) -> None:
         real = model.train_function
 
         def train_function(iterator: Any) -> Any:
@@ -667,7 +669,8 @@ class KerasProgram(Program):
             source = self._interceptor.draws
             counts = dict(source._counts)
             with self._put_back():
-                found.append(self._step_nodes(name, model, data, batch))
+                key = (phase, len(found), name, source.seed, source.step)
+                found.append(self._step_nodes(name, model, data, batch, key))
             source._counts = counts
             if train_function._tfport_real is None:  # type: ignore[attr-defined]
                 model.train_function = None
@@ -680,7 +683,7 @@ class KerasProgram(Program):
         train_function._tfport_real = real  # type: ignore[attr-defined]
         model.train_function = train_function
 
-    def _step_nodes(self, name: str, model: Any, data: Any, batch: Batch) -> list[Node]:
+    def _step_nodes(self, name: str, model: Any, data: Any, batch: Batch, key: Any) -> list[Node]:
         """The nodes of one train_step's loss on what it is given."""
         leaves = tf.nest.flatten(data)
         names: dict[int, str] = {}
@@ -712,8 +715,7 @@ class KerasProgram(Program):
             preferred = "compute_loss" if hasattr(getattr(model, "optimizer", None), "inner_optimizer") else "tape"
             return [loss for way, loss in seen if way == preferred] or [loss for _, loss in seen]
 
-        traced: TracedNodes = trace(step, fed, self._variables())
-        return traced.run(fed)
+        return self._traces.get(key, step, fed, self._variables()).run(fed)
 
     def close(self) -> None:
         """Forgets what was traced, so that the models can be used without being fed."""
@@ -834,8 +836,8 @@ def _check_compiled(name: str, model: Any) -> None:
         compiled = getattr(model, "_is_compiled", False)
     if not compiled:
         raise UserError(
-            f"{name} is not compiled, so it has no loss and no optimizer; expected a compiled model: call "
-            f"{name}.compile(optimizer, loss) first."
+            f"{name} is not compiled, so it has no loss and no optimizer; expected a compiled model: call its "
+            "compile(optimizer, loss) first."
         )
 
 

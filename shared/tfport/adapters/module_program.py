@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from tfport import adam
 from tfport.adapters import steps
-from tfport.adapters.func_graphs import nodes_of
+from tfport.adapters.func_graphs import Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
     KerasOptimizer,
@@ -465,6 +465,7 @@ class ModuleProgram(Program):
         self._given_inputs = inputs
         self._notes: list[str] = []
         self.draws = DrawSource(seed)
+        self._traces = Traces()
         self._interceptor = Interceptor(self.draws)
         self._clones: dict[tuple[str, str], dict[int, tuple[Any, Any]]] = {}
         self._seen: dict[str, tuple[str, ...]] = {}
@@ -919,9 +920,13 @@ class ModuleProgram(Program):
         if phase is None:
             graph = isinstance(self._forward_function, _function_class())
             with self._put_back(), self._fed("forward", "nodes"):
-                return nodes_of(
-                    lambda given: list(self._forward(given, training).values()), tensors, self._named, autograph=graph
-                )
+                return self._traces.get(
+                    (None, training, self.draws.seed, self.draws.step),
+                    lambda given: list(self._forward(given, training).values()),
+                    tensors,
+                    self._named,
+                    autograph=graph,
+                ).run(tensors)
         function = self._function(phase)
         spy = _Spy(self._rules, lambda: self.names)
 
@@ -931,7 +936,13 @@ class ModuleProgram(Program):
             return list(spy.targets)
 
         with self._put_back(), self._fed(phase, "nodes"):
-            found = nodes_of(targets, tensors, self._named, autograph=isinstance(function, _function_class()))
+            found = self._traces.get(
+                (phase, None, self.draws.seed, self.draws.step),
+                targets,
+                tensors,
+                self._named,
+                autograph=isinstance(function, _function_class()),
+            ).run(tensors)
         if not found:
             raise NotImplementedError(_no_tape(phase))
         return found

@@ -259,6 +259,11 @@ def _adapted(
 ) -> Program:
     """The Program of what a factory returned."""
     program: Program
+    if names and not (isinstance(made, Mapping) or _is_graph(made)):
+        raise UserError(
+            f"--{next(iter(names))} names parts of a TF1 graph, and the {side} factory {name} returned "
+            f"{type(made).__name__}: leave it out, or name them where that is made."
+        )
     if isinstance(made, Program):
         _check_precision(made, precision, name)
         return made

@@ -297,11 +297,17 @@ def _gradients(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
     for name in left:
         if name in right:
             meter.add("gradient", f"{phase}/{name}", left[name], right[name], legacy.step, phase, name)
-        elif name in modern.without[phase]:
-            rung.fault(f"phase {phase}: the modern side's code gives no gradient for {name}")
+        elif name in modern.state:
+            rung.fault(f"phase {phase}: {_handed(name, modern, phase)} on the modern side, and one on the legacy side")
     for name in right:
-        if name not in left and name in legacy.without[phase]:
-            rung.fault(f"phase {phase}: the modern side's code gives a gradient for {name}, the legacy side's none")
+        if name not in left and name in legacy.state:
+            rung.fault(f"phase {phase}: {_handed(name, legacy, phase)} on the legacy side, and one on the modern side")
+
+
+def _handed(name: str, still: Still, phase: str) -> str:
+    """What there is in the place of a gradient."""
+    none = name in still.without[phase]
+    return f"{name} gets {'None for a gradient' if none else 'no gradient handed to an optimizer'}"
 
 
 def _movers(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:

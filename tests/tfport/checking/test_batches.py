@@ -112,6 +112,7 @@ def _broken() -> Iterator[dict[str, Array]]:
         ({"x": np.array([1j])}, r"^batch 0 of batches: x has dtype complex128"),
         ([batch(0), {"x": np.array([1.0, np.nan])}], r"^batch 1 of batches: x holds NaN or infinity"),
         ({"x": np.array([np.inf], np.float16)}, r"x holds NaN or infinity"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"^batch 0 of batches: x has shape \(0, 3\); give at least one"),
         (_raising, r"^batches raised ZeroDivisionError: no data"),
         (lambda: _raising(), r"^batches raised ZeroDivisionError: no data"),
         (lambda step: _raising(), r"^batches raised ZeroDivisionError: no data"),
@@ -166,11 +167,11 @@ def test_inputs_are_fed_by_name_whatever_the_order() -> None:
 @pytest.mark.parametrize("name", ["scope/x", "x_1", "x_ph", "x_placeholder_2", "X", "x_input", "scope/x:0"])
 def test_a_name_without_scope_and_number_will_do(name: str) -> None:
     given = {"other": X, "x": X}
-    assert assign(given, (info(name, None, 3), info("other", None, 3)), "legacy") == {name: "x", "other": "other"}
+    assert assign(given, (info(name, None, 3), info("other_2", None, 3)), "legacy") == {name: "x", "other_2": "other"}
 
 
 def test_what_names_leave_open_is_fed_by_shape_and_dtype() -> None:
-    given = {"labels": np.zeros(2, np.int64), "images": X}
+    given: dict[str, Array] = {"labels": np.zeros(2, np.int64), "images": X}
     inputs = (info("Placeholder", None, 3), info("Placeholder_1", None, dtype="int32"))
     assert assign(given, inputs, "legacy") == {"Placeholder": "images", "Placeholder_1": "labels"}
 

@@ -64,6 +64,7 @@ def test_every_rung_holds_for_the_same_program() -> None:
     verdicts = {rung.rung: rung.verdict for rung in pair(report).rungs}
     assert verdicts == {**dict.fromkeys(RUNGS, Verdict.IDENTICAL), "initialisation": Verdict.SAME_DISTRIBUTION}
     assert all(rung.compared for rung in pair(report).rungs)
+    assert told(report, "initialisation").startswith("2 drawn and ")
 
 
 def test_every_rung_holds_for_the_same_written_otherwise() -> None:
@@ -116,7 +117,7 @@ def test_a_fault_fails_its_rung_and_none_below(rung: str, changes: dict[str, Any
 
 
 def test_a_legacy_side_that_does_not_repeat_itself_fails_rung_0() -> None:
-    wild = {"dropout": 0.5, "uncontrolled": True}
+    wild: dict[str, Any] = {"dropout": 0.5, "uncontrolled": True}
     report = checked(fake.factory(**wild), fake.factory())
     assert failing(report)["repeat"] == "different" and "two runs from one state differ" in told(report, "repeat")
 
@@ -269,6 +270,19 @@ def test_other_names_for_everything_change_nothing() -> None:
     assert report.outputs == (("prediction", "y_hat"),)
 
 
+def test_outputs_are_paired_by_what_they_hold() -> None:
+    plan = Plan(layers=(Layer("hidden", 4, 2, "tanh"), Layer("output", 2, 2)))
+    legacy = fake.factory(plan, shows={"logits": "output", "features": "hidden"})
+    for names in (("a", "b"), ("logits", "features")):
+        report = checked(legacy, fake.factory(plan, shows={names[0]: "hidden", names[1]: "output"}))
+        assert report.outputs == (("features", names[0]), ("logits", names[1]))
+        assert report.equal
+    report = checked(legacy, fake.factory(plan, shows={"logits": "output"}))
+    assert report.outputs == (("logits", "logits"),)
+    report = checked(fake.factory(plan), fake.factory(plan, shows={"prediction": "output", "features": "hidden"}))
+    assert ("hidden/Tanh", "features") in report.outputs and report.equal
+
+
 def test_a_layer_of_another_width_cannot_be_compared() -> None:
     wider = Plan(layers=(Layer("hidden", 4, 7, "tanh"), Layer("output", 7, 2)))
     report = checked(fake.factory(), fake.factory(wider))
@@ -290,6 +304,22 @@ def test_hyperparameters_are_compared_as_float32() -> None:
     assert "epsilon is 1" in told(report, "structure") and failing(report)["structure"] == "different"
 
 
+def test_a_number_that_one_side_lacks_is_zero_or_not_comparable() -> None:
+    plan, numbers = trained_by("sgd"), fake.SGD[2]
+    assert checked(fake.factory(plan), fake.factory(plan, numbers_told={**numbers, "weight_decay": 0.0})).equal
+    report = checked(fake.factory(plan, numbers_told={**numbers, "weight_decay": 0.1}), fake.factory(plan))
+    assert failing(report) == {"structure": "not_comparable"}
+    assert "weight_decay is known on one side only" in told(report, "structure")
+
+
+def test_a_rate_that_one_side_does_not_tell_is_left_to_rung_6() -> None:
+    plan = trained_by("sgd")
+    report = checked(fake.factory(plan), fake.factory(plan, numbers_told={}))
+    assert report.equal and "learning rate is fed or unknown on one side" in told(report, "structure")
+    report = checked(fake.factory(plan), fake.factory(plan, numbers_told={}, rate_factor=1.01))
+    assert next(iter(failing(report))) == "update"
+
+
 # --- Random numbers ---------------------------------------------------------------------------------------------------
 def test_both_sides_are_fed_the_same_random_numbers() -> None:
     plan = Plan(dropout=0.5, noise=0.1)
@@ -300,6 +330,14 @@ def test_both_sides_are_fed_the_same_random_numbers() -> None:
     }
 
 
+def test_programs_with_seeds_of_their_own_are_fed_the_same_numbers_too() -> None:
+    sides = [FakeProgram(Plan(dropout=0.5)), FakeProgram(Plan(dropout=0.5))]
+    for number, program in enumerate(sides):
+        program.draws.seed = number
+    assert checked(*sides).equal
+    assert [program.draws.seed for program in sides] == [0, 1]
+
+
 def test_another_rate_of_dropout_fails_in_training_alone() -> None:
     report = checked(fake.factory(dropout=0.5), fake.factory(dropout=0.4))
     first = pair(report).rung("forward").first_divergence
@@ -307,7 +345,7 @@ def test_another_rate_of_dropout_fails_in_training_alone() -> None:
 
 
 def test_random_numbers_that_cannot_be_fed_make_the_rest_not_comparable_and_are_named() -> None:
-    wild = {"dropout": 0.5, "uncontrolled": True}
+    wild: dict[str, Any] = {"dropout": 0.5, "uncontrolled": True}
     report = checked(fake.factory(dropout=0.5), fake.factory(**wild))
     assert not report.equal and pair(report).verdict is Verdict.NOT_COMPARABLE
     assert {name for name, verdict in failing(report).items() if verdict == "not_comparable"} >= {
@@ -553,8 +591,10 @@ def test_the_same_check_gives_the_same_report() -> None:
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------
-def test_a_check_holds_about_one_copy_of_a_large_model() -> None:
-    legacy, modern = HeavyProgram(500), HeavyProgram(500)
+@pytest.mark.parametrize("reordered", [False, True], ids=["the same", "by the envelope"])
+def test_a_check_holds_about_one_copy_of_a_large_model(reordered: bool) -> None:
+    assert sound(False).equal  # what is imported on the way is no copy
+    legacy, modern = HeavyProgram(400), HeavyProgram(400, reordered=reordered)
     batch = {"x": np.random.default_rng(0).standard_normal((2, legacy.width), np.float32)}
     gc.collect()
     tracemalloc.start()
@@ -563,6 +603,7 @@ def test_a_check_holds_about_one_copy_of_a_large_model() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    measured = f"a check of {legacy.bytes / 1e6:.0f} MB of weights held {peak / 1e6:.0f} MB at its peak"
+    measured = f"a check of {legacy.bytes / 1e6:.1f} MB of weights held {peak / 1e6:.1f} MB at its peak"
     assert report.equal, failing(report)
-    assert peak < 1.25 * legacy.bytes, measured
+    assert report.rounding_by == ("envelope" if reordered else "")
+    assert peak < 1.35 * legacy.bytes, measured

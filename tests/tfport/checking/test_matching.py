@@ -214,13 +214,23 @@ def test_a_mapping_file_settles_what_is_ambiguous(tmp_path: Path) -> None:
     assert by_legacy(report, "hidden/kernel").reason == "mapping file"
 
 
-def test_a_mapping_file_is_believed_even_where_it_is_wrong(tmp_path: Path) -> None:
-    entry = {"legacy": "first/kernel", "modern": "second/kernel"}
-    report = check(
-        fake.factory(DEEP), fake.factory(DEEP), fake.batches, steps=2, mapping=written(tmp_path / "m.json", entry)
-    )
-    assert pairs(report)["first/kernel"] == "second/kernel"
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"legacy": "first/kernel", "modern": "second/kernel"},
+        {"legacy": "first/kernel", "modern": "first/kernel", "transpose": [1, 0]},
+    ],
+)
+def test_a_mapping_file_is_believed_even_where_it_is_wrong(tmp_path: Path, entry: dict[str, Any]) -> None:
+    path = written(tmp_path / "m.json", entry)
+    report = check(fake.factory(DEEP), fake.factory(DEEP), fake.batches, steps=2, mapping=path)
     assert not report.equal
+    found = by_legacy(report, "first/kernel")
+    assert (found.modern, list(found.transpose), found.reason) == (
+        entry["modern"],
+        entry.get("transpose", []),
+        "mapping file",
+    )
 
 
 def test_the_mapping_that_was_found_is_written_and_can_be_given_again(tmp_path: Path) -> None:

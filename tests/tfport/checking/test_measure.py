@@ -132,12 +132,14 @@ def compared(legacy: Plan, modern: Plan) -> Meter:
     found = meter()
     with Store() as store:
         state = FakeProgram(legacy).state().arrays
-        stills: list[Still] = []
-        for role, plan in (("legacy", legacy), ("modern", modern)):
+
+        def still(role: str, plan: Plan) -> Still:
             side = Side(FakeProgram(plan), role)
-            side.role = "legacy"
-            stills.append(observe(side, store, state, fake.batches(0), 0))
-        compare_stills(found, *stills, ("train",), (("prediction", "prediction"),), {})
+            side.role = "legacy"  # its names are its own
+            return observe(side, store, state, fake.batches(0), 0)
+
+        one, other = still("legacy", legacy), still("modern", modern)
+        compare_stills(found, one, other, ("train",), (("prediction", "prediction"),), {})
     return found
 
 

@@ -126,18 +126,20 @@ def test_zeros_stay_and_an_amplitude_moves_further_without_a_change_of_sign() ->
 
 
 def test_a_probe_state_tells_every_variable_from_every_other() -> None:
-    state = {
+    state: dict[str, Array] = {
         "zeros": np.zeros(300, np.float32),
         "ones": np.ones(300, np.float64),
+        "small": np.full(300, 0.01, np.float32),
         "wide": np.linspace(-30, 30, 300).astype(np.float32),
         "count": np.arange(3),
         "empty": np.zeros(0, np.float32),
         "optimizer/adam/m/zeros": np.zeros(300, np.float32),
     }
-    found = probe_state(state, ["zeros", "ones", "wide", "count", "empty"], 0)
+    found = probe_state(state, ["zeros", "ones", "small", "wide", "count", "empty"], 0)
     assert list(found) == list(state)
     assert 0.08 < found["zeros"].std() < 0.12 and len(set(found["zeros"].tolist())) > 290
     assert found["ones"].min() > 0 and found["ones"].dtype == np.float64 and found["ones"].std() > 0.08
+    assert found["small"].min() > 0 and found["small"].std() > 0.04  # a variance stays one
     assert 1 < (found["wide"] - state["wide"]).std() < 3
     assert not np.any(found["optimizer/adam/m/zeros"]) and found["count"].tolist() == [0, 1, 2]
     assert not np.array_equal(found["zeros"], probe_state(state, ["zeros"], 1)["zeros"])

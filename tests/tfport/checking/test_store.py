@@ -82,6 +82,12 @@ def test_large_arrays_are_mapped_and_small_ones_read_and_neither_can_be_written(
                 array[0] = 1
 
 
+def test_what_follows_an_odd_number_of_bytes_is_aligned() -> None:
+    with Store() as store:
+        store.put(np.arange(3, dtype=np.uint8))
+        assert store.get(store.put(np.arange(100_000, dtype=np.float64))).flags.aligned
+
+
 def test_a_mapping_is_kept_one_array_at_a_time() -> None:
     asked: list[str] = []
 

@@ -137,10 +137,10 @@ def test_an_equal_port_is_told_on_standard_output_alone(tmp_path: Path) -> None:
 
 def test_a_difference_is_exit_code_1_and_every_file_is_written(tmp_path: Path) -> None:
     files = ("--json=a.json", "--junit=b.xml", "--html=c.html", "--write_mapping=d.json")
-    words = (SIDES[0], "--modern=check_sides:doubled", SIDES[2], *QUICK, *files, "--rungs=3-4")
+    words = (SIDES[0], "--modern=check_sides:shifted", SIDES[2], *QUICK, *files, "--rungs=1-4")
     code, out, err = run(*words, cwd=tmp_path)
     assert (code, told(err)) == (1, ""), err
-    assert out.startswith("check_sides:doubled differs from check_sides:legacy: first at rung 4 loss")
+    assert out.startswith("check_sides:shifted differs from check_sides:legacy: first at rung 2 initialisation")
     assert out.rstrip().endswith("JSON: a.json\nJUnit: b.xml\nReport: c.html\nMapping: d.json")
     assert json.loads((tmp_path / "a.json").read_text())["legacy"] == "check_sides:legacy"
     pairs = json.loads((tmp_path / "d.json").read_text())["variables"]
@@ -173,7 +173,7 @@ def test_a_port_can_be_checked_alone(tmp_path: Path) -> None:
 
 
 def test_shapes_without_a_partner_are_not_comparable(tmp_path: Path) -> None:
-    code, out, err = run(SIDES[0], "--modern=check_sides:wider", SIDES[2], *QUICK, cwd=tmp_path)
+    code, out, err = run(SIDES[0], "--modern=check_sides:wider", SIDES[2], *QUICK, "--rungs=0-1", cwd=tmp_path)
     assert (code, told(err)) == (1, ""), err
     assert out.startswith("check_sides:wider cannot be compared with check_sides:legacy")
     assert "hidden/kernel" in out and "without a partner" in out
