@@ -56,7 +56,6 @@ class Layer:
     scale: float = 1.0
     adds_bias: bool = True
     """False: the bias is there, and left out of the sum."""
-    transposed: bool = False
     trained: bool = True
 
     @property
@@ -391,10 +390,6 @@ CHANGES: dict[str, tuple[Change, Callable[[Recipe, random.Random], Planted | Non
             ),
         ),
         (Change("extra scale", "forward", "output"), _scale),
-        (
-            Change("transposed kernel", "forward", "sum"),
-            lambda about, draws: _in_layer(about, draws, lambda layer: layer.square, lambda _: {"transposed": True}),
-        ),
         (Change("layers swapped", "forward", "sum"), _swapped),
         (
             Change("dropout rate", "forward", "output", "training"),
@@ -431,7 +426,7 @@ CHANGES: dict[str, tuple[Change, Callable[[Recipe, random.Random], Planted | Non
         (Change("label off by one", "loss"), _label),
         (Change("reported loss", "loss"), lambda about, draws: (about.with_loss(reported=2.0), "")),
         (
-            Change("layer never trained", "update", "layer"),
+            Change("layer never trained", "gradient", "layer"),
             lambda about, draws: _in_layer(about, draws, lambda _: len(about.layers) > 1, lambda _: {"trained": False}),
         ),
         (Change("gradient clipped", "gradient"), _clipped),
@@ -822,7 +817,7 @@ def _odd_layers(which: str) -> tuple[Any, Any, Any]:
         recipe: Layer
 
         def call(self, inputs: Any, training: Any = None) -> Any:
-            z = tf.matmul(inputs, tf.convert_to_tensor(self.kernel), transpose_b=self.recipe.transposed)
+            z = tf.matmul(inputs, tf.convert_to_tensor(self.kernel))
             if self.recipe.bias and self.recipe.adds_bias:
                 z = z + tf.convert_to_tensor(self.bias)
             return self.activation(z)
@@ -896,7 +891,7 @@ def keras_port(about: RandomPort, dtype: str) -> Any:
         else:
             if len(x.shape) > 2:
                 x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-            if layer.transposed or not layer.adds_bias:
+            if not layer.adds_bias:
                 made = odd_dense(layer.units, **settings)
                 made.recipe = layer
             else:
@@ -1024,7 +1019,7 @@ def _module_class() -> Any:
             else:
                 if x.shape.rank > 2:
                     x = tf.reshape(x, [-1, layer.inputs])
-                x = tf.matmul(x, kernel, transpose_b=layer.transposed)
+                x = tf.matmul(x, kernel)
             if layer.bias and layer.adds_bias:
                 x = x + self.weights[f"{layer.name}/bias"]
             if layer.norm:

@@ -70,6 +70,10 @@ def find(name: str, side: str) -> Callable[..., Any]:
             f"{Path(module_name).stem}:{function_name or 'function'}, in the folder of {Path(module_name).name}."
         )
     if not (colon and module_name and function_name) or module_name.startswith("."):
+        if side == "batches":
+            raise UserError(
+                f"--batches={name} is no function to import; expected module:function, which gives batches."
+            )
         raise UserError(
             f"--{side}={name} is neither module:function nor a file that exists; expected a function to import, a "
             ".meta file or a SavedModel's folder."
@@ -102,7 +106,8 @@ def find(name: str, side: str) -> Callable[..., Any]:
         raise UserError(f"--{side}={name}: {module_name} has no {function_name!r}; it has {listed}{more}.")
     function: Any = getattr(module, function_name)
     if not callable(function):
-        raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that builds the model.")
+        does = "gives batches" if side == "batches" else "builds the model"
+        raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that {does}.")
     return function  # type: ignore[no-any-return]
 
 

@@ -23,6 +23,8 @@ from tfport.subject import VariableInfo
 Array = np.ndarray[Any, Any]
 TRIES = 300
 """Forward passes that may be spent on candidates."""
+AMBIGUITY_TRIES = 40
+"""Those of them that may be spent on looking for other partners of what agrees."""
 
 _ROLES: dict[str, str] = {
     **dict.fromkeys(("kernel", "weights", "weight", "w", "filters", "filter", "kernels", "matrix"), "kernel"),
@@ -298,12 +300,13 @@ class _Search:
         """For variables that neither name nor shape settles: other partners under which as much agrees."""
         if first_apart(self.nodes, self.partners) is not None:
             return
+        most = min(TRIES, self.tries + AMBIGUITY_TRIES)
         for modern, pair in list(self.mapping.items()):
             if modern in self.fixed or pair.reason in ("same name", "the only one of its shape", "mapping file"):
                 continue
             others = []
             for candidate in self._candidates(modern):
-                if self.tries >= TRIES:
+                if self.tries >= most:
                     return
                 nodes, partners = self.look(candidate)
                 if first_apart(nodes, partners) is None and len(partners) >= len(self.partners):

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfport.checking import mapping_file, matching
 from tfport.checking.batches import BatchSource
+from tfport.checking.measure import some
 from tfport.checking.observe import KeptNode
 from tfport.checking.record import Record, all_nodes
 from tfport.checking.report import MappedVariable, PhasePair
@@ -63,6 +64,11 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
         return all_nodes(session, side, batches, own=True)
 
     mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, held[1])
+    turned = [pair.legacy for pair in mapping if pair.transpose and pair.modern not in held[1]]
+    if turned:
+        notes.append(
+            f"the modern side holds {some(turned)} transposed: a checkpoint must be transposed to be carried over"
+        )
     session.notes += notes
     variables = {pair.modern: pair for pair in mapping}
     left = {pair.legacy for pair in mapping}
@@ -132,26 +138,73 @@ def _outputs(session: Session, record: Record, side: Side, batches: BatchSource)
     """Pairs outputs by value at the probe state, then by name, then where there is one on each side."""
     assert record.probe is not None and record.probe_outputs is not None
     left, right = dict(record.probe_outputs), side.forward(batches[0], False)
-    nodes = [each for each in record.probe_nodes if not any(each.name.startswith(f"{p}: ") for p in record.phases)]
-    pairs: list[tuple[str, str]] = []
+    pairs: dict[str, str] = {}  # modern -> legacy
     for other, value in right.items():
-        array = np.asarray(value)
-        close = [name for name, kept in left.items() if _one_value(kept, array)]
-        close += [node.name for node in nodes if node.name not in left and _one_value(node.value, array)]
+        close = [name for name in left if name not in pairs.values() and _one_value(left[name], np.asarray(value))]
         if close:
-            pairs.append((other if other in close else close[0], other))
-        elif other in left:
-            pairs.append((other, other))
-    free_left = [name for name in left if name not in (one for one, _ in pairs)]
-    free_right = [name for name in right if name not in (other for _, other in pairs)]
-    for other in free_right:
-        alike = [name for name in free_left if np.size(left[name]) == np.size(right[other])]
-        if alike:
-            pairs.append((alike[-1], other))
-            free_left.remove(alike[-1])
-        else:
-            session.notes.append(f"output {other} of the modern side has no partner: nothing of its size is an output")
-    return tuple(pairs)
+            pairs[other] = other if other in close else close[0]
+    for other, value in right.items():
+        free = other not in pairs and other in left and other not in pairs.values()
+        if free and np.size(left[other]) == np.size(value):
+            pairs[other] = other
+    nodes = [each for each in record.probe_nodes if not any(each.name.startswith(f"{p}: ") for p in record.phases)]
+    for other, value in right.items():
+        if other not in pairs:
+            found = _inside(nodes, left, np.asarray(value), len(pairs) < len(left))
+            if found:
+                pairs[other] = found
+    for other, value in right.items():
+        sized = [name for name in left if name not in pairs.values() and np.size(left[name]) == np.size(value)]
+        if other not in pairs and sized:
+            pairs[other] = sized[-1]
+        elif other not in pairs:
+            session.notes.append(f"output {other} of the modern side has no partner: no output is of its size")
+    return tuple((one, other) for other, one in pairs.items())
+
+
+def _inside(nodes: Sequence[KeptNode], outputs: Mapping[str, Any], value: Any, instead: bool) -> str:
+    """A legacy intermediate with this value, such as the logits of an output of probabilities; empty where none is.
+
+    Args:
+      nodes: the legacy side's, in the order of computation.
+      outputs: the legacy side's.
+      value: the modern side's output.
+      instead: whether it would stand for an output that has no other partner. Then no variable may be read between the
+        two: else what is computed there is what the modern side lacks.
+    """
+    by_name = {node.name: node for node in nodes}
+    last = [node for node in nodes if any(_one_value(node.value, np.asarray(each)) for each in outputs.values())]
+    for node in reversed(nodes):
+        if node.name in outputs or not _one_value(node.value, value):
+            continue
+        if not instead:
+            return node.name
+        for end in last:
+            seen: set[str] = set()
+            pending = [end.name]
+            while pending:
+                name = pending.pop()
+                if name in by_name and name not in seen and name != node.name:
+                    seen.add(name)
+                    pending += by_name[name].inputs
+            reached = any(node.name in by_name[name].inputs for name in seen)
+            behind = {name for name in seen if _reads(by_name, name, node.name)}
+            if reached and not any(by_name[name].variables for name in behind):
+                return node.name
+    return ""
+
+
+def _reads(nodes: Mapping[str, KeptNode], name: str, source: str) -> bool:
+    """Whether a node is computed from another."""
+    pending, seen = [name], set()
+    while pending:
+        each = pending.pop()
+        if each == source:
+            return True
+        if each in nodes and each not in seen:
+            seen.add(each)
+            pending += nodes[each].inputs
+    return False
 
 
 def _one_value(one: Any, other: Any) -> bool:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags
 
-from tfport.cli import app
+from tfport.cli import app, say
 from tfport.cli.outputs import output_file
 from tfport.equivalence.result import RUNGS
 from tfport.errors import UserError
@@ -145,11 +145,9 @@ def main() -> int:
     _write(report, places)  # before anything is printed: a reader such as `head` may be gone by then
     from tfport.report import check_terminal
 
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(SystemExit):  # rich's answer to a reader that has gone
         check_terminal.print_check(report)
-        for flag, path in places.items():
-            if path is not None:
-                print(f"{_WRITTEN[flag]}: {path}")
+    say("".join(f"{_WRITTEN[flag]}: {path}\n" for flag, path in places.items() if path is not None))
     return 0 if report.equal else 1
 
 

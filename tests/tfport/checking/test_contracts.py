@@ -121,6 +121,11 @@ def test_data_that_the_activation_beside_it_cannot_reach_is_told(
         assert told[0].text.startswith(f"y lies in [{low:.4g}, {high:.4g}]") and "output/" in told[0].text
 
 
+def test_an_activation_that_imitates_no_input_may_be_as_wide_as_one() -> None:
+    plan = Plan(layers=(Layer("hidden", 4, 4, "tanh"), Layer("output", 4, 2)))
+    assert alone(plan, lambda step: {**fake.batches(step), "x": 9 * fake.batches(step)["x"]}).findings == ()
+
+
 def test_few_numbers_an_example_are_no_picture() -> None:
     plan = Plan(layers=(fake.LAYERS[0], Layer("output", 6, 2, "tanh")))
     report = alone(plan, lambda step: {**fake.batches(step), "y": 9 * fake.batches(step)["y"]})

@@ -180,10 +180,11 @@ def test_a_pickle_that_poses_as_a_graph_is_not_run(name: str, tmp_path: Path) ->
 
 
 def test_a_graph_that_runs_python_or_reads_a_file_is_refused_with_the_op(tmp_path: Path) -> None:
-    for name, harm in (
-        ("py", lambda: tf1.py_func(lambda: 1.0, [], tf.float32)),
-        ("read", lambda: tf1.read_file("/etc")),
-    ):
+    harms: dict[str, Callable[[], Any]] = {
+        "py": lambda: tf1.py_func(lambda: 1.0, [], tf.float32),
+        "read": lambda: tf1.read_file("/etc"),
+    }
+    for name, harm in harms.items():
         graph = tf1.Graph()
         with graph.as_default():
             harm()

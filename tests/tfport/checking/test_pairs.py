@@ -68,7 +68,9 @@ def test_mistake_is_found(model: str, mistake: Broken) -> None:
         return
     assert report.pair.located == mistake.rung, said(report)
     first = rung.first_divergence
-    assert first is not None, said(report)
+    if first is None:  # a fact, such as a gradient that is not there, has no first element
+        assert any(mistake.tensor in finding for finding in rung.findings), said(report)
+        return
     assert first.phase == mistake.phase, said(report)
     assert mistake.tensor in first.tensor, said(report)
     assert report.location is not None, said(report)

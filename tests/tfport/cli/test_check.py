@@ -165,6 +165,23 @@ def test_a_difference_is_exit_code_1_and_every_file_is_written(tmp_path: Path) -
     assert refused(*again, cwd=tmp_path).startswith("--mapping=d.json names the legacy variable hidden/bias twice.")
 
 
+def test_a_reader_that_goes_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(SIDES[1], SIDES[2], *QUICK, "--json=a.json"),
+        cwd=tmp_path,
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), told(err)) == (0, "")
+    assert (tmp_path / "a.json").exists()
+
+
 def test_a_port_can_be_checked_alone(tmp_path: Path) -> None:
     code, out, err = run(SIDES[1], *QUICK, cwd=tmp_path)
     assert (code, told(err)) == (0, ""), err
@@ -254,6 +271,8 @@ def test_a_legacy_side_that_cannot_be_float32_is_told(tmp_path: Path) -> None:
     ("batches", "message"),
     [
         ("nowhere:batches", "--batches=nowhere:batches: there is no module 'nowhere'"),
+        ("data.npz", "--batches=data.npz is no function to import; expected module:function, which gives batches."),
+        ("check_sides:not_a_function", "--batches=check_sides:not_a_function is int, expected a function that gives"),
         ("check_sides:raising_batches", "check_sides:raising_batches raised KeyError: 'no data' (check_sides.py, line"),
         ("check_sides:leaving_batches", "check_sides:leaving_batches raised SystemExit: no data (check_sides.py, line"),
         ("check_sides:number_batches", "batch 0 of check_sides:number_batches is int: expected a mapping of input"),
