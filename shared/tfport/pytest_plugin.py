@@ -55,26 +55,27 @@ def _precision(text: str) -> str:
 
 
 def _sample(text: str) -> str:
-    parts = re.fullmatch(r"(steps|tensors):0*[1-9]\d*(?:,(?!\1)(steps|tensors):0*[1-9]\d*)?", text)
-    if parts is None:
-        raise ValueError("expected steps:N, tensors:N or both, as in steps:5,tensors:20")
+    from tfport.checking import bounds
+
+    _parsed(bounds.Sample.parse, text)
     return text
 
 
 def _rungs(text: str) -> tuple[str, ...]:
-    from tfport.equivalence.result import RUNGS
+    from tfport.checking import bounds
 
-    found: set[str] = set()
-    for word in text.replace(",", " ").split():
-        low, _, high = word.partition("-")
-        if word in RUNGS:
-            found.add(word)
-        elif re.fullmatch(r"\d(-\d)?", word) and int(low) <= int(high or low) < len(RUNGS):
-            found.update(RUNGS[int(low) : int(high or low) + 1])
-        else:
-            valid = ", ".join(f"{number} {name}" for number, name in enumerate(RUNGS))
-            raise ValueError(f"{word!r} is no rung; expected {valid}, and ranges such as 3-6")
-    return tuple(name for name in RUNGS if name in found)
+    found: tuple[str, ...] = _parsed(bounds.rungs, text)
+    return found
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    """What `parse` makes of a text; its refusal without the flag's name, since an option of pytest is meant."""
+    from tfport.errors import UserError
+
+    try:
+        return parse(text)
+    except UserError as refused:
+        raise ValueError(str(refused).partition(": ")[2]) from None
 
 
 _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {

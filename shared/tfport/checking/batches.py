@@ -267,7 +267,8 @@ def _parameters(function: Callable[..., Any]) -> int:
     except (TypeError, ValueError):
         return 0
     return sum(
-        each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        (each.default is each.empty or each.name == "step")
+        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
         for each in parameters
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfport.checking import factories, location
 from tfport.checking.against import Opponent
+from tfport.checking.bounds import Sample
 from tfport.checking.envelope import spanned
 from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.measure import CONSTANT, Meter
@@ -19,7 +20,7 @@ from tfport.checking.observe import Still, Trajectory, observe, run
 from tfport.checking.pairing import Pairing
 from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_of, draw_rows, finite, recorded
 from tfport.checking.report import CheckReport, Finding, Location
-from tfport.checking.session import DEFAULT_STEPS, Order, Sample, Session
+from tfport.checking.session import DEFAULT_STEPS, Order, Session
 from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairResult, RungResult, Verdict
 from tfport.equivalence.verdicts import assembled, excess, judge, needs_float64, tolerances
@@ -233,10 +234,11 @@ class _Check:
         if not first.pair.rung("initialisation").compared and "initialisation" in ran:
             ran.remove("initialisation")
             self.session.notes.append("rung 2 was not run: a side's initialisers cannot be run again")
-        for name in ("gradient",):
-            if name in ran and not first.pair.rung(name).compared and first.pair.rung(name).notes:
+        for name in ("forward", "gradient"):
+            rung = first.pair.rung(name)
+            if name in ran and rung.notes and not (rung.compared or rung.missing or rung.faults):
                 ran.remove(name)
-                self.session.notes += first.pair.rung(name).notes
+                self.session.notes += rung.notes
         repeat = RungResult(
             rung="repeat",
             verdict=Verdict.IDENTICAL if single.repeat.same_bits and not single.repeat.faults else Verdict.DIFFERENT,
@@ -287,23 +289,20 @@ class _Check:
                     for phase in phases:
                         found = found or location.of_gradient(legacy, modern, phase, names, close)
                 if found is None and (trajectory or rung.rung == "update"):
-                    found = self._of_update(legacy, modern, first, close)
+                    found = self._of_update(record, legacy, modern, first, close)
                 if found is not None:
                     return found
         return None
 
-    def _of_update(self, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:
+    def _of_update(self, record: Record, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:
         pairs = {pair.legacy: pair for pair in self.pairing.phases}
         phase = first.phase if first.phase in pairs else self.pairing.shared_phases[0]
+        name = first.tensor.removeprefix(f"{phase}/").removeprefix("step/")
         held = pairs[phase]
-        return location.of_update(
-            legacy,
-            modern,
-            phase,
-            first.tensor,
-            (", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)),
-            close,
-        )
+        optimizers = ", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)
+        if any(each.name == name and not each.optimizers for each in record.variables):
+            optimizers = "", ""
+        return location.of_update(legacy, modern, phase, first.tensor, optimizers, close)
 
     def _looked_again(self, record: Record, step: int) -> tuple[Record, list[Still]]:
         """Both sides once more at the state before a step of the trajectory, with all intermediates."""

@@ -194,15 +194,27 @@ def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], 
 def of_update(
     legacy: Still, modern: Still, phase: str, tensor: str, optimizers: tuple[str, str], close: float
 ) -> Location:
-    """Where gradients agree and the state after the phase does not: the optimizer, or what moves beside it."""
+    """Where gradients agree and the state after the phase does not: the optimizer, or what moves beside it.
+
+    Args:
+      legacy: the legacy side at a state.
+      modern: the modern side at it.
+      phase: shared name.
+      tensor: what differs, as the rung calls it.
+      optimizers: of both sides; empty where none holds the tensor.
+      close: how far apart is still one value.
+    """
     name = tensor.removeprefix(f"{phase}/").removeprefix("step/")
     left, right = legacy.after.get(phase), modern.after.get(phase)
     neighbours: tuple[Neighbour, ...] = ()
     if left is not None and right is not None and name in left and name in right:
         neighbours = _neighbours(left[name], right[name], close)
+    update = f"the update itself differs (optimizers {optimizers[0]} and {optimizers[1] or 'none'})"
+    if not optimizers[0]:
+        update = "no optimizer holds it, so what moves it beside the optimizers differs (a moving statistic or average)"
     text = (
         f"Step {legacy.step}, phase {phase}: outputs, loss and gradients agree, and {name} after the phase does not: "
-        f"the update itself differs (optimizers {optimizers[0] or 'none'} and {optimizers[1] or 'none'})."
+        f"{update}."
     )
     return Location(
         legacy.step, phase, optimizers[1], "update", optimizers[0], "update", (), ((name, name),), neighbours, text

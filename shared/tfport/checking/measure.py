@@ -236,7 +236,12 @@ def _forward(meter: Meter, legacy: Still, modern: Still, outputs: Sequence[tuple
             if left.size == right.size and left.shape != right.shape:
                 right = right.reshape(left.shape)
             meter.add("forward", f"{mode}/{one}", left, right, legacy.step, None, one)
-    if not outputs:
+    silent = [role for role, still in (("legacy", legacy), ("modern", modern)) if not still.outputs["inference"]]
+    if silent:
+        note = f"rung 3 was not run: the {' and the '.join(silent)} side shows no outputs; name them with outputs="
+        if note not in meter.pair.rung("forward").notes:
+            meter.pair.rung("forward").notes.append(note)
+    elif not outputs:
         meter.pair.rung("forward").lack("no output of the modern side has a partner on the legacy side")
 
 

@@ -103,15 +103,17 @@ def observe(
     side.load(state)
     still = Still(step, store.keep(side.state().arrays))
     for mode in MODES:
-        still.outputs[mode] = store.keep(side.forward(batch, mode == "training"))
+        still.outputs[mode] = store.keep(outputs_of(side, batch, mode == "training"))
     if twice:
-        again = store.keep(side.forward(batch, True))
+        again = store.keep(outputs_of(side, batch, True))
         still.unstable |= set(still.outputs["training"].changed(again))
     if nodes:
-        still.nodes["inference"] = keep_nodes(store, side.nodes(batch))
+        with contextlib.suppress(NotImplementedError):
+            still.nodes["inference"] = keep_nodes(store, side.nodes(batch))
     for phase in side.phases:
         if nodes:
-            still.nodes[phase] = keep_nodes(store, side.nodes(batch, phase=phase))
+            with contextlib.suppress(NotImplementedError):
+                still.nodes[phase] = keep_nodes(store, side.nodes(batch, phase=phase))
         with contextlib.suppress(NotImplementedError):
             still.objectives[phase] = float(side.loss(phase, batch))
         try:
@@ -135,6 +137,14 @@ def observe(
     still.step_reports = side.step(batch)
     still.after_step = store.keep(side.state().arrays)
     return still
+
+
+def outputs_of(side: Side, batch: Batch, training: bool) -> dict[str, Array]:
+    """The side's outputs; none where it was given without any."""
+    try:
+        return side.forward(batch, training)
+    except NotImplementedError:
+        return {}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 from tfport.checking import contracts
 from tfport.checking.batches import BatchSource
 from tfport.checking.lazy import Lazy
-from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, probe_state, run
+from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, outputs_of, probe_state, run
 from tfport.checking.report import DrawRow, Finding, Movement
 from tfport.checking.session import Session
 from tfport.checking.sides import Side
@@ -19,7 +19,7 @@ from tfport.checking.store import Kept
 from tfport.equivalence.initialisation import BUILDS
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.errors import UserError
-from tfport.program import Program
+from tfport.program import Node, Program
 from tfport.subject import OptimizerInfo, VariableInfo
 
 Array = np.ndarray[Any, Any]
@@ -114,7 +114,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
             record.probe = session.store.keep(probe_state(initial, names, order.seed))
             side.load(record.probe)
             side.at(0)
-            record.probe_outputs = session.store.keep(side.forward(batches[0], False))
+            record.probe_outputs = session.store.keep(outputs_of(side, batches[0], False))
             record.probe_nodes = all_nodes(session, side, batches)
             record.initialised = initialised(session, side)
             record.findings, record.movements, record.unasked = contracts_of(session, side, record.stills, initial)
@@ -138,10 +138,14 @@ def all_nodes(session: Session, side: Side, batches: BatchSource, own: bool = Fa
     return found
 
 
-def _nodes(side: Side, batches: BatchSource, phase: str | None, own: bool) -> Sequence[Any]:
-    if not own:
-        return side.nodes(batches[0], phase=phase)
-    return side.program.nodes(side.feed(batches[0]), False, side.own_phase(phase) if phase else None)
+def _nodes(side: Side, batches: BatchSource, phase: str | None, own: bool) -> Sequence[Node]:
+    """Intermediates, under the side's own names or the shared ones; none where the code shows none."""
+    try:
+        if not own:
+            return side.nodes(batches[0], phase=phase)
+        return side.program.nodes(side.feed(batches[0]), False, side.own_phase(phase) if phase else None)
+    except NotImplementedError:
+        return ()
 
 
 def _sample(session: Session, side: Side) -> set[str] | None:

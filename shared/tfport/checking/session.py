@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tfport.checking import factories
 from tfport.checking.batches import BatchSource, assign, fed, made_up
+from tfport.checking.bounds import Sample
 from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
@@ -29,31 +30,6 @@ DEFAULT_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """Bounds on the work."""
-
-    steps: int | None = None
-    """At how many steps of the trajectory states are compared."""
-    tensors: int | None = None
-    """How many variables are compared, with their slots and gradients."""
-
-    @staticmethod
-    def parse(text: str) -> Sample:
-        """Reads `steps:5,tensors:20`.
-
-        Raises:
-          UserError: it is written otherwise.
-        """
-        found: dict[str, int] = {}
-        for part in text.split(","):
-            name, _, number = part.partition(":")
-            if name not in ("steps", "tensors") or not number.isdecimal() or int(number) < 1 or name in found:
-                raise UserError(f"--sample={text}: expected steps:N, tensors:N or both, as in steps:5,tensors:20.")
-            found[name] = int(number)
-        return Sample(**found)
-
-
-@dataclasses.dataclass(frozen=True)
 class Order:
     """What to check, and how."""
 
@@ -65,7 +41,7 @@ class Order:
     seed: int = 0
     mapping: Path | None = None
     write_mapping: Path | None = None
-    sample: Sample = Sample()
+    sample: Sample = dataclasses.field(default_factory=Sample)
     rungs: tuple[str, ...] = RUNGS
     names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Inputs, outputs, losses and train_ops of a legacy TF1 graph, where they must be named."""

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags
 
+from tfport.checking import bounds
 from tfport.cli import app, say
 from tfport.cli.outputs import output_file
-from tfport.equivalence.result import RUNGS
 from tfport.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,25 +57,6 @@ flags.DEFINE_list("train_ops", [], "Of a legacy TF1 graph: its train op by name,
 flags.DEFINE_string("json", None, "File to write the report to as JSON.")
 flags.DEFINE_string("junit", None, "File to write the report to as JUnit XML, for a build server.")
 flags.DEFINE_string("html", None, "File to write the report to as one self-contained page.")
-
-
-def rungs(words: list[str]) -> tuple[str, ...]:
-    """The rungs that words such as "1", "3-6" or "update" name, in order.
-
-    Raises:
-      UserError: a word names none.
-    """
-    found: set[str] = set()
-    for word in words:
-        low, dash, high = word.partition("-")
-        if word in RUNGS:
-            found.add(word)
-        elif low.isdecimal() and (not dash or high.isdecimal()) and int(low) <= int(high or low) < len(RUNGS):
-            found.update(RUNGS[int(low) : int(high or low) + 1])
-        else:
-            valid = ", ".join(f"{number} {name}" for number, name in enumerate(RUNGS))
-            raise UserError(f"--rungs={','.join(words)}: {word!r} is no rung. Valid: {valid}, and ranges such as 3-6.")
-    return tuple(name for name in RUNGS if name in found) or RUNGS
 
 
 def names() -> dict[str, Any]:
@@ -107,7 +88,7 @@ def main() -> int:
         raise UserError(f"two outputs name {twice}; give each a file of its own.")
     if FLAGS.modern is None:
         raise UserError("--modern is missing: name the function that builds the port, as module:function.")
-    asked = rungs(FLAGS.rungs)
+    asked = bounds.rungs(",".join(FLAGS.rungs))
     if FLAGS.legacy is None:
         useless = next((flag for flag in _OF_TWO_SIDES if FLAGS[flag].present), None)
         if useless is not None:

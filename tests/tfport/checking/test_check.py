@@ -14,9 +14,9 @@ import pytest
 
 import fake_program as fake
 from fake_program import FakeProgram, HeavyProgram, Layer, Phase, Plan
+from tfport.checking.bounds import Sample
 from tfport.checking.check import check
 from tfport.checking.report import CheckReport
-from tfport.checking.session import Sample
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, Verdict
 from tfport.errors import UserError
 from tfport.state import State
