@@ -1,5 +1,6 @@
 # make demo   sets up .venv once, trains vanilla_gan in four paradigms, proves them equal, prints the report's path
 # make test   the tests           make lint   ruff and mypy
+# make test-docs   runs every block of docs/your-own-model.md
 # make test-torch  the tests that hold the ports against PyTorch itself, in an environment of their own
 # make prove  the long proofs, resumable; writes their tables into docs/
 PYTHON ?= python3
@@ -13,7 +14,7 @@ TORCH := torch==2.13.0
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-torch lint format prove clean install
+.PHONY: demo test test-docs test-torch lint format prove clean install
 
 install: $(STAMP)
 
@@ -41,6 +42,9 @@ $(TORCH_STAMP): pyproject.toml constraints.txt
 test-torch: $(TORCH_STAMP)
 	@$(TORCH_VENV)/bin/python -c 'import torch'
 	$(TORCH_VENV)/bin/python -m pytest tests/tfport/peers tests/tfport/adapters/test_torch_program.py
+
+test-docs: $(STAMP)
+	$(BIN)/python -m pytest tests/docs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

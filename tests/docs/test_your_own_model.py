@@ -215,6 +215,7 @@ def page() -> list[Block]:
     return blocks(PAGE.read_text())
 
 
+@pytest.mark.slow  # seven checks of two processes and two precisions each: `make test-docs`, which CI runs
 def test_the_page_does_what_it_says(page: list[Block], tmp_path: Path) -> None:
     files: dict[str, str] = {}
     waiting: list[Future[list[str]]] = []

@@ -144,6 +144,7 @@ BROKEN = (
         None,
         "logits",
         node="Softmax",
+        slow=True,
     ),
     Broken("whole_l2", "Keras's L2 lacks the factor 1/2 of tf.nn.l2_loss", "loss", "train", "train/", beside="L2Loss"),
     Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "train/", node="Sum", slow=True),

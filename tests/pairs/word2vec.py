@@ -146,7 +146,14 @@ BROKEN = (
     Broken("sampled_softmax", "the sampled softmax in place of the NCE loss", "loss", "train", "train/", slow=True),
     Broken("summed_loss", "the sum over the batch, not the mean", "loss", "train", "train/", node="Sum", slow=True),
     Broken("untrained", "the vectors themselves are not trained", "gradient", "train", "embeddings"),
-    Broken("as_slices", "a word that comes twice adds two squares to Adagrad's sum", "update", "train", "nce_weights"),
+    Broken(
+        "as_slices",
+        "a word that comes twice adds two squares to Adagrad's sum",
+        "update",
+        "train",
+        "nce_weights",
+        slow=True,
+    ),
     Broken("small_sums", "Adagrad's sums start at 0.01, not 0.1", "initialisation", None, "accumulator", slow=True),
     Broken("tenfold_rate", "2.0 for 0.2", "update", "train", "embeddings", slow=True),
 )
