@@ -229,6 +229,8 @@ def text(found: Result) -> str:
             ["located in the changed layer", f"{there} of {len(about_places)}", _share(there, len(about_places))],
         ],
     )
+    short = min(len(correct), len(broken)) < COUNT
+    stopped = f"This run was stopped before its {COUNT} and {COUNT} ports; the command goes on.\n\n" if short else ""
     return f"""# Campaign
 
 Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
@@ -237,7 +239,7 @@ Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
 a tf.Module with its own step (`tests/random_ports.py`), {STEPS} steps each. A correct port must pass, and one with a
 single planted change must not. A check took {statistics.median(seconds) if seconds else 0:.1f} s in the median.
 
-{counts}
+{stopped}{counts}
 ## Kinds of change
 
 The rung is the first that shows it, but for the structure: an optimizer's changed number is told there before.

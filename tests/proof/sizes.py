@@ -185,6 +185,8 @@ def text(found: list[Result]) -> str:
             growth.append([f"{before['size']} → {size[0]}", *ratios])
         before = {**numbers, "size": size[0]}
     measured_things = ["seconds", "tool", *(side.replace("-", ", ") for side in SIDES)]
+    missing = [str(each) for each in MEGABYTES if each not in {row["megabytes"] for row in found}]
+    stopped = f"Not measured in this run: {' and '.join(missing)} MB.\n\n" if missing else ""
     return f"""# Time and memory by size
 
 Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
@@ -196,7 +198,7 @@ tool's own, and each side's in either precision, in MB. Adam's slots make the st
 doubles it.
 
 {table(["MB of weights", "layers", "verdict", *measured_things, "left out"], rows)}
-Growth from row to row, as a factor:
+{stopped}Growth from row to row, as a factor:
 
 {table(["MB of weights", *measured_things], growth)}"""
 
