@@ -71,22 +71,28 @@ def save(root: Path, subject: Subject, step: int, seed: int, keep: int = 3) -> C
                 f"the checkpoint {folder} could not be written: {_brief(str(error), temporary)}. Is the disk full? "
                 "Older checkpoints are untouched."
             ) from error
-        files = {
-            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(temporary.rglob("*"))
-            if path.is_file()
-        }
-        manifest = {
-            "format": FORMAT,
-            **_identity(subject, seed, step),
-            "state_digest": state.digest(),
-            "files": files,
-            "versions": versions(),
-        }
+        manifest = manifest_of(temporary, _identity(subject, seed, step), state.digest())
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     for old in checkpoints(root)[:-keep]:
         shutil.rmtree(old.folder, ignore_errors=True)
     return Checkpoint(folder, step)
+
+
+def manifest_of(folder: Path, identity: dict[str, Any], digest: str) -> dict[str, Any]:
+    """The manifest of a checkpoint's files.
+
+    Args:
+      folder: holds the files, and no manifest yet.
+      identity: what the checkpoint must have in common with the run that goes on from it; other keys of an older
+        manifest are replaced.
+      digest: that of the canonical state.
+    """
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return {**identity, "format": FORMAT, "state_digest": digest, "files": files, "versions": versions()}
 
 
 def read_manifest(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Checkpoints of every framework as one canonical state: reading, showing, comparing, converting."""

@@ -1,0 +1,636 @@
+"""What a conversion will do, tensor by tensor, before anything is written.
+
+Every tensor of the target has a `Move` that fills it, and every tensor of the source is used by one or listed with the
+reason why it stays behind; what cannot be filled, and a weight that would be lost, are errors.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfport import adam
+from tfport.checking.report import MappedVariable
+from tfport.checkpoints import algebra
+from tfport.checkpoints.contents import (
+    STRING,
+    Array,
+    Bytes,
+    Contents,
+    Entry,
+    OptimizerEntry,
+    Role,
+    Source,
+    Stored,
+    numpy_dtype,
+    pieces,
+)
+from tfport.checkpoints.pairing import MappingFile, pair_optimizers, pair_variables, variables_of
+from tfport.errors import CheckpointError
+from tfport.state import slot_name
+from tfport.subject import CORRECTED
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person decides where the files do not tell."""
+
+    leave_out: tuple[str, ...] = ()
+    """Globs of the source's canonical names that may stay behind."""
+    keep: tuple[str, ...] = ()
+    """Globs of the target's canonical names that keep the template's values."""
+    iterations: int | None = None
+    """The optimizers' count of updates."""
+    learning_rate: float | None = None
+    """The rate on both sides, where a file does not record it."""
+    betas: Mapping[str, float] = field(default_factory=dict)
+    """"beta_1", "beta_2": Adam's, where no file records them."""
+    cast: bool = False
+    """Whether numbers may be rounded to a narrower dtype."""
+    other_update: bool = False
+    """Whether slots may go to an optimizer of the same slots whose update differs in where epsilon is added."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be written."""
+
+    format: str
+    tensors: Mapping[str, Stored]
+    contents: Contents
+    template: Source | None
+    """An open checkpoint of the target's program."""
+    layout: str = "tf"
+    """Whose kernels: "tf" or "torch"."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """How one tensor of the target is filled."""
+
+    stored: Stored
+    entry: Entry
+    how: str
+    """For a person: "copied", "transposed (1, 0)", "times -0.1", "from the beta powers", "kept from the template"."""
+    origins: tuple[str, ...]
+    """Keys of the source that it is made of."""
+    produce: Callable[[], Iterator[Bytes]]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A tensor of the source that stays behind."""
+
+    key: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole conversion."""
+
+    target: Target
+    moves: tuple[Move, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that will be written, texts not counted."""
+        return sum(move.stored.nbytes for move in self.moves)
+
+
+def make(
+    source: Source,
+    contents: Contents,
+    target: Target,
+    mapping: MappingFile | None = None,
+    options: Options | None = None,
+    layout: str = "tf",
+) -> Plan:
+    """Plans a conversion; small tensors (counts, rates, beta powers) are read for it.
+
+    Args:
+      source: the checkpoint to convert, and `contents` what its tensors are.
+      contents: see `source`.
+      target: what is to be filled.
+      mapping: which variable is which, where names do not tell.
+      options: what a person decides.
+      layout: whose kernels the source has: "tf" or "torch".
+
+    Raises:
+      CheckpointError: a tensor of the target would stay empty, a weight would be lost, optimizers do not fit.
+      UserError: the mapping does not fit the files.
+    """
+    return _Planner(source, contents, target, mapping, options or Options(), layout).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        source: Source,
+        contents: Contents,
+        target: Target,
+        mapping: MappingFile | None,
+        options: Options,
+        layout: str,
+    ) -> None:
+        self.source, self.contents, self.target, self.options = source, contents, target, options
+        self.mapping = mapping
+        self.problems: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        self.used: set[str] = set()
+        own = variables_of(contents, source.tensors)
+        wanted = variables_of(target.contents, target.tensors)
+        behind = [name for name in own if _matches(name, options.leave_out)]
+        self.pairs = pair_variables(own, wanted, mapping, behind, (layout, target.layout))
+        partners = {pair.legacy: pair for pair in self.pairs.values()}
+        self.optimizers: dict[str, str] = {}  # target's -> source's
+        if contents.optimizers and target.contents.optimizers:
+            self.optimizers = {
+                other: one for one, other in pair_optimizers(contents, target.contents, partners, mapping).items()
+            }
+        self.by_name = contents.by_name()
+        self.counts: dict[str, tuple[int, str] | None] = {}
+        self._check_algorithms()
+
+    # --- The whole ----------------------------------------------------------------------------------------------------
+    def plan(self) -> Plan:
+        moves = tuple(move for entry in self.target.contents.entries if (move := self._move(entry)) is not None)
+        left = tuple(self._left_out())
+        if self.problems:
+            raise CheckpointError(self._complaint())
+        notes = dict.fromkeys([*self.contents.notes, *self.target.contents.notes, *self.notes])
+        return Plan(self.target, moves, left, tuple(notes))
+
+    def _complaint(self) -> str:
+        lines = []
+        for reason, names in self.problems.items():
+            shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+            lines.append(reason.replace("{}", shown))
+        return f"{self.source.path} cannot be converted:\n" + "\n".join(f"  - {line}" for line in lines)
+
+    def _problem(self, reason: str, name: str) -> None:
+        self.problems.setdefault(reason, []).append(name)
+
+    # --- One tensor ---------------------------------------------------------------------------------------------------
+    def _move(self, entry: Entry) -> Move | None:
+        stored = self.target.tensors[entry.key]
+        if _matches(entry.name, self.options.keep):
+            return self._kept(stored, entry, "as --keep asks")
+        match entry.role:
+            case Role.WEIGHT | Role.STATISTIC | Role.AVERAGE:
+                return self._variable(stored, entry)
+            case Role.SLOT:
+                return self._slot(stored, entry)
+            case Role.COUNT:
+                return self._count(stored, entry)
+            case Role.POWER:
+                return self._power(stored, entry)
+            case Role.HYPERPARAMETER:
+                return self._hyperparameter(stored, entry)
+        return self._kept(stored, entry, "the target's own")
+
+    def _kept(self, stored: Stored, entry: Entry, why: str) -> Move | None:
+        template = self.target.template
+        if template is None or entry.key not in template.tensors:
+            self._problem("nothing fills {}, and there is no template to keep its value from", entry.name)
+            return None
+        return Move(stored, entry, f"kept from the template ({why})", (), lambda: template.chunks(entry.key))
+
+    def _variable(self, stored: Stored, entry: Entry) -> Move | None:
+        pair = self.pairs.get(entry.name)
+        if pair is None:
+            if self.mapping is not None and entry.name in self.mapping.modern_only:
+                return self._kept(stored, entry, "modern_only in the mapping")
+            shape = "x".join(map(str, stored.shape)) or "scalar"
+            self._problem(
+                "nothing is known to fill {}: give a --mapping (--write_mapping=FILE drafts one), or --keep what is to "
+                "keep the template's value",
+                f"{entry.name} ({shape})",
+            )
+            return None
+        return self._carried(stored, entry, [each.key for each in self.by_name[pair.legacy]], pair, None)
+
+    def _carried(
+        self,
+        stored: Stored,
+        entry: Entry,
+        keys: Sequence[str],
+        pair: MappedVariable,
+        factor: tuple[float, float] | None,
+    ) -> Move | None:
+        """A tensor that is the source's, turned, scaled or in another dtype."""
+        origin = self.source.tensors[keys[0]]
+        self.used.update(keys)
+        order = pair.transpose
+        if order and len(order) != len(origin.shape):
+            order = ()
+        shape = tuple(origin.shape[axis] for axis in order) if order else origin.shape
+        if shape != stored.shape and not (pair.reshape and origin.parameters == stored.parameters):
+            self._problem(
+                "{} cannot be filled: the shapes differ; say in the mapping how with transpose or reshape",
+                f"{entry.name} {stored.shape} by {pair.legacy} {origin.shape}",
+            )
+            return None
+        if origin.dtype == STRING or stored.dtype == STRING:
+            self._problem("{} holds texts, which are not carried", entry.name)
+            return None
+        narrow = origin.dtype != stored.dtype and not np.can_cast(
+            numpy_dtype(origin.dtype), numpy_dtype(stored.dtype), "safe"
+        )
+        if narrow and not self.options.cast:
+            self._problem("{} would be rounded; --cast allows it", f"{entry.name} ({origin.dtype} to {stored.dtype})")
+            return None
+        words = []
+        if order:
+            words.append(f"transposed {order}")
+        if pair.reshape:
+            words.append(f"reshaped to {stored.shape}")
+        if factor is not None:
+            times, over = factor
+            words.append(f"times {times:g}" + (f" over {over:g}" if over != 1 else ""))
+        if origin.dtype != stored.dtype:
+            words.append(f"{origin.dtype} to {stored.dtype}")
+        source = self.source
+
+        def produce() -> Iterator[Bytes]:
+            chunks = agreeing(source, keys)
+            if order:
+                chunks = algebra.transposed(_gathered(source, keys), order)
+            if factor is not None:
+                chunks = algebra.scaled(chunks, origin.dtype, *factor)
+            if origin.dtype != stored.dtype:
+                chunks = algebra.cast(chunks, origin.dtype, stored.dtype)
+            return chunks
+
+        return Move(stored, entry, ", ".join(words) or "copied", tuple(keys), produce)
+
+    def _slot(self, stored: Stored, entry: Entry) -> Move | None:
+        pair = self.pairs.get(entry.variable)
+        one = self.optimizers.get(entry.optimizer)
+        if one is None:
+            if self.contents.optimizers:
+                self._problem(
+                    "no optimizer of the source is known to be the target's {}; say it in the mapping, or --keep its "
+                    "slots as they are in the template",
+                    entry.optimizer,
+                )
+            else:
+                self._problem(
+                    "the source holds no optimizer's slots, and the target wants {}; --keep='optimizer/*' begins with "
+                    "those of the template",
+                    entry.name,
+                )
+            return None
+        if pair is None:
+            if self.mapping is not None and entry.variable in self.mapping.modern_only:
+                return self._kept(stored, entry, "its variable is modern_only in the mapping")
+            self._problem("nothing is known to fill {}, whose variable has no partner", entry.name)
+            return None
+        name = slot_name(one, entry.slot, pair.legacy)
+        if name not in self.by_name:
+            self._problem(
+                f"the source's optimizer {one} has no slot for {{}}; --keep it to begin with the template's", entry.name
+            )
+            return None
+        try:
+            factor = self._factor(one, entry)
+        except CheckpointError as error:
+            self._problem(f"{{}}: {error}", entry.name)
+            return None
+        return self._carried(stored, entry, [each.key for each in self.by_name[name]], pair, factor)
+
+    # --- Optimizers ---------------------------------------------------------------------------------------------------
+    def _check_algorithms(self) -> None:
+        for other, one in self.optimizers.items():
+            left, right = self.contents.optimizer(one), self.target.contents.optimizer(other)
+            slots = [
+                sorted({each.slot for each in side.entries if each.role is Role.SLOT and each.optimizer == name})
+                for side, name in ((self.contents, one), (self.target.contents, other))
+            ]
+            if left.algorithm is None or right.algorithm is None:
+                if slots[0] != slots[1] and slots[1]:
+                    self._problem(
+                        f"optimizer {one} keeps {', '.join(slots[0]) or 'no slots'} and {other} wants "
+                        f"{', '.join(slots[1])}: they are not of one kind ({{}})",
+                        f"{_called(left)} and {_called(right)}",
+                    )
+                else:
+                    self.notes.append(
+                        f"Which algorithm {one if left.algorithm is None else other} is, its file does not tell; "
+                        "its slots fit."
+                    )
+                continue
+            if left.algorithm == right.algorithm:
+                self._tell_numbers(left, right)
+                continue
+            base = [each.algorithm.removesuffix(CORRECTED) for each in (left, right) if each.algorithm]
+            if base[0] == base[1] and self.options.other_update:
+                self.notes.append(
+                    f"{one} is {left.algorithm} and {other} is {right.algorithm}: the slots carry over, and the next "
+                    "steps differ a little."
+                )
+            elif base[0] == base[1]:
+                self._problem(
+                    "{}: they add epsilon in different places, so the next steps would differ; --other_update carries "
+                    "the slots all the same",
+                    f"{one} is {left.algorithm} and {other} is {right.algorithm}",
+                )
+            else:
+                self._problem(
+                    "{}: slots of one mean nothing to the other; build the target with the same algorithm, or "
+                    f"--keep='optimizer/{other}/*' to begin with the template's",
+                    f"{one} is {left.algorithm} and {other} is {right.algorithm}",
+                )
+
+    def _tell_numbers(self, left: OptimizerEntry, right: OptimizerEntry) -> None:
+        for number in left.hyperparameters.keys() & right.hyperparameters.keys() - {"learning_rate"}:
+            values = left.hyperparameters[number], right.hyperparameters[number]
+            if np.float32(values[0]) != np.float32(values[1]):
+                self.notes.append(
+                    f"{number} of {left.name} is {values[0]:g} in the source and {values[1]:g} in the target: training "
+                    "will not go on as it would have."
+                )
+
+    def _rate(self, side: Contents, name: str) -> float | None:
+        """A side's learning rate, as far as it is known; NaN where it is known to vary."""
+        optimizer = side.optimizer(name)
+        if "learning_rate" in optimizer.hyperparameters:
+            return optimizer.hyperparameters["learning_rate"]
+        if self.options.learning_rate is not None:
+            return self.options.learning_rate
+        return float("nan") if "learning_rate" in optimizer.varying else None
+
+    def _factor(self, one: str, entry: Entry) -> tuple[float, float] | None:
+        """By what a slot is multiplied and divided on its way; None for the same bits."""
+        left, right = self.contents.optimizer(one), self.target.contents.optimizer(entry.optimizer)
+        algorithm = left.algorithm or right.algorithm
+        algorithm = algorithm and algorithm.removesuffix(CORRECTED)
+        scaled = [
+            side.convention == "keras" and entry.slot == "accumulator" and algorithm in ("Momentum", "Nesterov", None)
+            for side in (left, right)
+        ]
+        if algorithm is None and entry.slot == "accumulator" and scaled[0] != scaled[1]:
+            raise CheckpointError("an accumulator may be momentum's or Adagrad's, and neither file tells which")
+        if not any(scaled):
+            return None
+        rates = [self._rate(self.contents, one), self._rate(self.target.contents, entry.optimizer)]
+        if self._filled_rate(entry.optimizer) and rates[0] is not None and rates[0] == rates[0]:
+            rates[1] = rates[0]
+        known = [rate for rate in rates if rate is not None]
+        if any(rate != rate for rate in known):
+            raise CheckpointError(
+                "Keras keeps momentum multiplied by the learning rate, and the rate here is fed or follows a "
+                "schedule; give the rate of the next update: --learning_rate=RATE"
+            )
+        if len(known) == 2 and np.float32(known[0]) != np.float32(known[1]):
+            raise CheckpointError(
+                f"Keras keeps momentum multiplied by the learning rate, and the rate has changed since: "
+                f"{known[0]:g} in the source, {known[1]:g} in the target; build the target with the source's rate"
+            )
+        if scaled[0] == scaled[1]:
+            if len(known) < 2:
+                self.notes.append("A learning rate is not recorded: momentum is carried as it is.")
+            return None
+        rate = known[0] if known else None
+        factor = algebra.velocity_factor("keras", algorithm, entry.slot, rate)
+        assert factor is not None
+        if len(known) == 1:
+            self.notes.append(
+                f"Only one side records the learning rate, {known[0]:g}; momentum is carried as if the other had the "
+                "same."
+            )
+        return (factor, 1.0) if scaled[1] else (1.0, factor)
+
+    def _filled_rate(self, optimizer: str) -> bool:
+        """Whether the target keeps the rate as a tensor that this conversion fills."""
+        return any(
+            entry.role is Role.HYPERPARAMETER and entry.name == f"optimizer/{optimizer}/learning_rate"
+            for entry in self.target.contents.entries
+        )
+
+    def _hyperparameter(self, stored: Stored, entry: Entry) -> Move | None:
+        number = entry.name.rpartition("/")[2]
+        one = self.optimizers.get(entry.optimizer)
+        if one is None:
+            return self._kept(stored, entry, "a number of the target's code")
+        entries = [each for each in self.by_name.get(f"optimizer/{one}/{number}", ()) if each.role is entry.role]
+        self.used.update(each.key for each in entries)
+        value = self.contents.optimizer(one).hyperparameters.get(number)
+        if value is None and entries:
+            value = float(self._same_numbers([each.key for each in entries])[()])
+        if value is None:
+            return self._kept(stored, entry, "the source does not record it")
+        kept = self.target.contents.optimizer(entry.optimizer).hyperparameters.get(number)
+        if kept is not None and np.float32(kept) != np.float32(value):
+            self.notes.append(f"{entry.name} is {value:g} in the source, and was {kept:g} in the template.")
+        return self._made(stored, entry, np.asarray(value), "the source's number", [each.key for each in entries])
+
+    # --- Counts -------------------------------------------------------------------------------------------------------
+    def _count(self, stored: Stored, entry: Entry) -> Move | None:
+        if not entry.optimizer:
+            found = self.by_name.get(entry.name) or [
+                each for each in self.contents.entries if each.role is Role.COUNT and not each.optimizer
+            ]
+            if len({each.name for each in found}) == 1:
+                keys = [each.key for each in found]
+                return self._made(stored, entry, self._same_numbers(keys), "copied", keys)
+            counts = {counted for other in self.optimizers if (counted := self._count_of(other)) is not None}
+            if len(counts) == 1:
+                steps, how = counts.pop()
+                return self._made(stored, entry, np.asarray(steps), how, ())
+            return self._kept(stored, entry, "the source has no count of that name")
+        counted = self._count_of(entry.optimizer)
+        if counted is None:
+            return None
+        return self._made(stored, entry, np.asarray(counted[0]), counted[1], ())
+
+    def _count_of(self, other: str) -> tuple[int, str] | None:
+        """The count of the target's optimizer and how it was found; None, with the problem taken down."""
+        if other not in self.counts:
+            try:
+                self.counts[other] = self._find_count(other)
+            except CheckpointError as error:
+                self.counts[other] = None
+                self._problem(f"the count of updates of {{}} is not known: {error}", f"optimizer {other}")
+        return self.counts[other]
+
+    def _find_count(self, other: str) -> tuple[int, str]:
+        one = self.optimizers.get(other)
+        if one is not None:
+            mine = [each for each in self.contents.entries if each.optimizer == one]
+            counted = [each.key for each in mine if each.role is Role.COUNT]
+            powers = {
+                each.name.rpartition("/")[2].removesuffix("_power"): each for each in mine if each.role is Role.POWER
+            }
+            if counted:
+                self.used.update(counted)
+                value = self._same_numbers(counted)
+                return _whole(value), "copied"
+            if powers:
+                self.used.update(each.key for each in powers.values())
+                left, right = self.contents.optimizer(one), self.target.contents.optimizer(other)
+                recorded = {**right.hyperparameters, **self.options.betas, **left.hyperparameters}
+                betas = {name: recorded[name] for name in powers if name in recorded}
+                if self.options.iterations is not None:
+                    return self.options.iterations, "as --iterations says"
+                read = {name: self.source.read(each.key) for name, each in powers.items()}
+                steps, _, how = algebra.count_of_powers(read, betas)
+                if "underflowed" in how:
+                    self.notes.append(f"Optimizer {one}: {how}.")
+                return steps, how
+        if self.options.iterations is not None:
+            return self.options.iterations, "as --iterations says"
+        if one is None and self.contents.optimizers:
+            raise CheckpointError("no optimizer of the source is known to be its partner")
+        shared = [each for each in self.contents.entries if each.role is Role.COUNT and not each.optimizer]
+        if len({each.name for each in shared}) == 1:
+            self.used.update(each.key for each in shared)
+            return _whole(self._same_numbers([each.key for each in shared])), f"the source's {shared[0].name}"
+        raise CheckpointError("the source records none; give it: --iterations=N")
+
+    def _power(self, stored: Stored, entry: Entry) -> Move | None:
+        one = self.optimizers.get(entry.optimizer)
+        number = entry.name.rpartition("/")[2]
+        found = [each for each in self.by_name.get(f"optimizer/{one}/{number}", ()) if each.role is Role.POWER]
+        if found and self.options.iterations is None:
+            keys = [each.key for each in found]
+            if self.source.tensors[keys[0]].dtype == stored.dtype:
+                return self._made(stored, entry, self._same_numbers(keys), "copied", keys)
+        counted = self._count_of(entry.optimizer)
+        if counted is None:
+            return None
+        beta_name = number.removesuffix("_power")
+        recorded = dict(self.options.betas)
+        if one is not None:
+            recorded = {**self.contents.optimizer(one).hyperparameters, **recorded}
+        recorded = {**recorded, **self.target.contents.optimizer(entry.optimizer).hyperparameters}
+        if beta_name not in recorded:
+            self._problem(
+                "{} cannot be made: no file records the beta; give it: --beta_1=NUMBER --beta_2=NUMBER", entry.name
+            )
+            return None
+        power = adam.beta_power(recorded[beta_name], counted[0], stored.dtype)
+        return self._made(stored, entry, np.asarray(power), f"{beta_name} multiplied up {counted[0] + 1:,} times", ())
+
+    def _same_numbers(self, keys: Sequence[str]) -> Array:
+        """A small tensor that several keys hold."""
+        values = [self.source.read(key) for key in keys]
+        if any(value.tobytes() != values[0].tobytes() for value in values[1:]):
+            raise CheckpointError(
+                f"{self.source.path} holds {keys[0]} several times with different values ({values[0]!s:.40} and others)"
+            )
+        return values[0]
+
+    def _made(self, stored: Stored, entry: Entry, value: Array, how: str, keys: Sequence[str]) -> Move | None:
+        """A small tensor whose value is known by now."""
+        self.used.update(keys)
+        made = np.asarray(value).astype(numpy_dtype(stored.dtype)).reshape(stored.shape)
+        if np.asarray(value).dtype.kind in "iu" and int(made) != int(value):
+            self._problem("{} cannot hold the count", f"{entry.name} ({stored.dtype})")
+            return None
+        return Move(stored, entry, how, tuple(keys), lambda: pieces(made))
+
+    # --- What stays behind --------------------------------------------------------------------------------------------
+    def _left_out(self) -> Iterator[LeftOut]:
+        partners = set(self.optimizers.values())
+        slots = any(each.role is Role.SLOT for each in self.target.contents.entries)
+        paired = {pair.legacy for pair in self.pairs.values()}
+        behind = self.mapping.legacy_only if self.mapping else frozenset()
+        for entry in self.contents.entries:
+            if entry.key in self.used:
+                continue
+            if _matches(entry.name, self.options.leave_out) or _matches(entry.variable, self.options.leave_out):
+                reason = "as --leave_out asks"
+            elif entry.name in behind or entry.variable in behind:
+                reason = "legacy_only in the mapping"
+            elif entry.role in (Role.WEIGHT, Role.STATISTIC):
+                self._problem(
+                    "{} would be lost: the target has no place for it; name it in a --mapping, or --leave_out what may "
+                    "stay behind",
+                    entry.name,
+                )
+                continue
+            elif entry.role is Role.AVERAGE:
+                reason = "the target keeps no moving averages"
+            elif entry.role is Role.SLOT:
+                if slots and entry.variable in paired and entry.optimizer in partners and not self._kept_slots(entry):
+                    self._problem(
+                        "the slot {} would be lost: the target's optimizer has no place for it; --leave_out what may "
+                        "stay behind",
+                        entry.name,
+                    )
+                    continue
+                reason = (
+                    "the target's slots are kept as they are"
+                    if slots
+                    else "the target has no optimizer; training cannot go on from it as it would have"
+                )
+            elif entry.role in (Role.COUNT, Role.POWER):
+                reason = "the target keeps no such count"
+            elif entry.role is Role.HYPERPARAMETER:
+                reason = "a number of the program's code, which the target does not store"
+            else:
+                reason = "no part of the state: bookkeeping of its format, or a slot that its optimizer does not use"
+            yield LeftOut(entry.key, entry.name, reason)
+
+    def _kept_slots(self, entry: Entry) -> bool:
+        other = next((other for other, one in self.optimizers.items() if one == entry.optimizer), "")
+        pair = next((pair for pair in self.pairs.values() if pair.legacy == entry.variable), None)
+        return bool(pair) and _matches(slot_name(other, entry.slot, pair.modern if pair else ""), self.options.keep)
+
+
+def agreeing(source: Source, keys: Sequence[str]) -> Iterator[Bytes]:
+    """The bytes of a tensor that a file may hold several times, under each of these keys.
+
+    Raises:
+      CheckpointError: the copies differ.
+    """
+    if len(keys) == 1:
+        yield from source.chunks(keys[0])
+        return
+    for parts in itertools.zip_longest(*(source.chunks(key) for key in keys)):
+        if any(part is None or bytes(part) != bytes(parts[0]) for part in parts):
+            raise CheckpointError(
+                f"{source.path} holds one variable {len(keys)} times, and the copies differ: {', '.join(keys)}. Which "
+                "one is right cannot be told; --leave_out or a mapping must say."
+            )
+        yield parts[0]
+
+
+def _gathered(source: Source, keys: Sequence[str]) -> Array:
+    """A whole tensor, in memory once."""
+    stored = source.tensors[keys[0]]
+    if len(keys) == 1:
+        return source.read(keys[0])
+    flat: Any = np.empty(stored.nbytes, np.uint8)
+    place = 0
+    for chunk in agreeing(source, keys):
+        flat[place : place + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        place += len(chunk)
+    whole: Array = flat.view(numpy_dtype(stored.dtype)).reshape(stored.shape)
+    return whole
+
+
+def _whole(value: Array) -> int:
+    number = float(np.asarray(value).reshape(-1)[0]) if np.asarray(value).size == 1 else float("nan")
+    if number != int(number) if number == number else True:
+        raise CheckpointError(f"the count is {value!s:.40}, no whole number")
+    return int(np.asarray(value).reshape(-1)[0])
+
+
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def _called(optimizer: OptimizerEntry) -> str:
+    return f"{optimizer.name}, {optimizer.algorithm or 'algorithm not recorded'}"
