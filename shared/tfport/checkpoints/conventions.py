@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tfport.checkpoints.contents import Contents, Entry, OptimizerEntry, Role, Source, Stored
+from tfport.checkpoints import tree_graph
+from tfport.checkpoints.contents import STRING, Contents, Entry, OptimizerEntry, Role, Source, Stored
 from tfport.checkpoints.plan import Target
 from tfport.errors import UserError
 from tfport.state import iterations_name
@@ -66,7 +67,15 @@ def lay_out(source: Source, contents: Contents, format: str) -> Target:  # noqa:
         for each in contents.optimizers
         if each.name in held | counted
     )
-    return Target(format, tensors, Contents(entries, optimizers), None)
+    texts: dict[str, bytes] = {}
+    if format == "tf2":
+        from tfport.checkpoints.bundle import encoded_lengths
+
+        graph = tree_graph.object_graph([entry.name for entry in entries])
+        texts[tree_graph.KEY] = encoded_lengths([len(graph)]) + graph
+        tensors[tree_graph.KEY] = Stored(tree_graph.KEY, (), STRING)
+        entries = (*entries, Entry(tree_graph.KEY, Role.OTHER, tree_graph.KEY))
+    return Target(format, tensors, Contents(entries, optimizers), None, texts=texts)
 
 
 Laid = list[tuple[Stored, Entry]]
@@ -108,11 +117,20 @@ def _shared_counts(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
 
 
 def _counted(contents: Contents) -> list[str]:
-    """The optimizers whose count the source has, by itself or in beta powers."""
+    """The optimizers whose count the source has, by itself or in beta powers, or must have, as Adam must."""
     found = [
         entry.optimizer for entry in contents.entries if entry.role in (Role.COUNT, Role.POWER) and entry.optimizer
     ]
-    return list(dict.fromkeys(found))
+    needed = [each.name for each in contents.optimizers if _is_adam(each, contents)]
+    return list(dict.fromkeys([*found, *needed]))
+
+
+def _is_adam(optimizer: OptimizerEntry, contents: Contents) -> bool:
+    """Whether it is an Adam, by its name or, where that is not recorded, by its slots."""
+    if optimizer.algorithm is not None:
+        return optimizer.algorithm.startswith(_ADAM)
+    slots = {entry.slot for entry in contents.entries if entry.role is Role.SLOT and entry.optimizer == optimizer.name}
+    return slots == {"m", "v"}
 
 
 def _canonical(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
@@ -129,13 +147,15 @@ def _canonical(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
 
 
 def _tf1(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
-    """As tf.compat.v1's optimizers name their slots, each optimizer's scope being its algorithm's or its own name."""
+    """As tf.compat.v1's optimizers name their slots: by the optimizer's name, which is its algorithm's unless given."""
     scopes: dict[str, str] = {}
     orders: dict[str, tuple[str, ...]] = {}
     for each in contents.optimizers:
-        usual, order = _TF1_SCOPES.get(each.algorithm or "", (each.name, ()))
-        scope = usual if usual not in scopes.values() else each.name.replace("/", "_")
-        scopes[each.name] = scope
+        algorithm = _ADAM if _is_adam(each, contents) else each.algorithm or ""
+        usual, order = _TF1_SCOPES.get(algorithm, (each.name, ()))
+        own = each.name.replace("/", "_")
+        alone = len(contents.optimizers) == 1 and each.convention != "tf1"
+        scopes[each.name] = usual if alone else own
         present = {entry.slot for entry in contents.entries if entry.role is Role.SLOT and entry.optimizer == each.name}
         orders[each.name] = tuple(slot for slot in order if slot in present) or tuple(sorted(present))
 
@@ -145,7 +165,7 @@ def _tf1(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
 
     powers: Laid = []
     counted = _counted(contents)
-    adams = [each for each in contents.optimizers if (each.algorithm or "").startswith(_ADAM) and each.name in counted]
+    adams = [each for each in contents.optimizers if _is_adam(each, contents) and each.name in counted]
     for place, each in enumerate(adams):
         floating = [
             tensors[entry.key].dtype
@@ -174,10 +194,9 @@ def _tf1(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
 
 def _tf2(tensors: Mapping[str, Stored], contents: Contents) -> Laid:
     """Every part of a canonical name a child; what `tf.train.Checkpoint(**tree)` with such a tree would read."""
-    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     laid = []
     for stored, entry in _canonical(tensors, contents):
-        key = f"{stored.key}{suffix}"
+        key = f"{stored.key}{tree_graph.SUFFIX}"
         laid.append(
             (
                 Stored(key, stored.shape, stored.dtype),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ _SUFFIXES = {
     ".pt": "torch",
     ".pth": "torch",
 }
+_FLUSH_SECONDS = 0.15
 _PREFIXES = frozenset({"tf1-v2", "tf2"})
 
 
@@ -183,7 +185,8 @@ def write(
         temporary = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}."))
         try:
             place = temporary / target.name
-            _write_at(made, place, tick)
+            with _flushing(temporary):
+                _write_at(made, place, tick)
             if verify:
                 _verify(made, place, tick)
             _sync(temporary)
@@ -197,7 +200,8 @@ def _write_at(made: Plan, place: Path, tick: Tick) -> None:
     stored = [move.stored for move in made.moves]
     entries = tuple(move.entry for move in made.moves)
     contents = Contents(entries, target.contents.optimizers, target.contents.notes)
-    sink = sink_for(target.format)(place, stored, contents, target.template)
+    given: Any = {each.key: each for each in stored} if target.format in ("npz", "safetensors", "torch") else stored
+    sink = sink_for(target.format)(place, given, contents, target.template)
     try:
         for move in made.moves:
             sink.write(move.stored.key, _counting(move.produce(), tick))
@@ -205,6 +209,30 @@ def _write_at(made: Plan, place: Path, tick: Tick) -> None:
     except BaseException:
         sink.abandon()
         raise
+
+
+@contextlib.contextmanager
+def _flushing(folder: Path) -> Iterator[None]:
+    """Has the files of a folder written to the disk while they grow, so that the end need not wait for all of it."""
+    ended = threading.Event()
+
+    def flush() -> None:
+        while not ended.wait(_FLUSH_SECONDS):
+            for file in folder.rglob("*"):
+                with contextlib.suppress(OSError):
+                    descriptor = os.open(file, os.O_RDONLY)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _counting(chunks: Iterator[Bytes], tick: Tick) -> Iterator[Bytes]:

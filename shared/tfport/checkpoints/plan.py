@@ -69,6 +69,8 @@ class Target:
     """An open checkpoint of the target's program."""
     layout: str = "tf"
     """Whose kernels: "tf" or "torch"."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """Key -> a tensor of texts that the format wants and no template gives, in the format's own form."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class _Planner:
         return self._kept(stored, entry, "the target's own")
 
     def _kept(self, stored: Stored, entry: Entry, why: str) -> Move | None:
+        if entry.key in self.target.texts:
+            return Move(stored, entry, "made for the format", (), lambda: iter([self.target.texts[entry.key]]))
         template = self.target.template
         if template is None or entry.key not in template.tensors:
             self._problem("nothing fills {}, and there is no template to keep its value from", entry.name)
@@ -478,16 +482,10 @@ class _Planner:
                 return _whole(value), "copied"
             if powers:
                 self.used.update(each.key for each in powers.values())
-                left, right = self.contents.optimizer(one), self.target.contents.optimizer(other)
-                recorded = {**right.hyperparameters, **self.options.betas, **left.hyperparameters}
-                betas = {name: recorded[name] for name in powers if name in recorded}
-                if self.options.iterations is not None:
-                    return self.options.iterations, "as --iterations says"
-                read = {name: self.source.read(each.key) for name, each in powers.items()}
-                steps, _, how = algebra.count_of_powers(read, betas)
-                if "underflowed" in how:
-                    self.notes.append(f"Optimizer {one}: {how}.")
-                return steps, how
+                return self._counted_by({name: each.key for name, each in powers.items()}, one, other)
+            loose = _loose_powers(self.contents)
+            if loose and self.options.iterations is None:
+                return self._shared_count(loose, one, other)
         if self.options.iterations is not None:
             return self.options.iterations, "as --iterations says"
         if one is None and self.contents.optimizers:
@@ -497,6 +495,31 @@ class _Planner:
             self.used.update(each.key for each in shared)
             return _whole(self._same_numbers([each.key for each in shared])), f"the source's {shared[0].name}"
         raise CheckpointError("the source records none; give it: --iterations=N")
+
+    def _counted_by(self, keys: Mapping[str, str], one: str, other: str) -> tuple[int, str]:
+        """The count that beta powers under these keys tell."""
+        if self.options.iterations is not None:
+            return self.options.iterations, "as --iterations says"
+        left, right = self.contents.optimizer(one), self.target.contents.optimizer(other)
+        recorded = {**right.hyperparameters, **self.options.betas, **left.hyperparameters}
+        betas = {name: recorded[name] for name in keys if name in recorded}
+        read = {name: self.source.read(key) for name, key in keys.items()}
+        count, _, how = algebra.count_of_powers(read, betas)
+        if "underflowed" in how:
+            self.notes.append(f"Optimizer {one}: {how}.")
+        return count, how
+
+    def _shared_count(self, loose: Mapping[str, Mapping[str, str]], one: str, other: str) -> tuple[int, str]:
+        """The count of beta powers of which it cannot be told whose they are, when all of them tell the same."""
+        counts = {self._counted_by(keys, one, other)[0] for keys in loose.values()}
+        if len(counts) > 1:
+            raise CheckpointError(
+                f"the source holds {len(loose)} sets of beta powers, of {' and '.join(map(str, sorted(counts)))} "
+                "steps, and whose they are cannot be told by names; lay its .meta beside it, or give --iterations=N "
+                "if one count is right for all"
+            )
+        self.used.update(key for keys in loose.values() for key in keys.values())
+        return counts.pop(), "from the beta powers, which tell the same count for every optimizer"
 
     def _power(self, stored: Stored, entry: Entry) -> Move | None:
         one = self.optimizers.get(entry.optimizer)
@@ -587,6 +610,18 @@ class _Planner:
         other = next((other for other, one in self.optimizers.items() if one == entry.optimizer), "")
         pair = next((pair for pair in self.pairs.values() if pair.legacy == entry.variable), None)
         return bool(pair) and _matches(slot_name(other, entry.slot, pair.modern if pair else ""), self.options.keep)
+
+
+def _loose_powers(contents: Contents) -> dict[str, dict[str, str]]:
+    """Beta powers of no known optimizer: what tells one set from another -> "beta_1" or "beta_2" -> key."""
+    found: dict[str, dict[str, str]] = {}
+    for entry in contents.entries:
+        if entry.role is Role.POWER and not entry.optimizer:
+            number = "beta_1" if "beta1" in entry.key or "beta_1" in entry.key else "beta_2"
+            found.setdefault(entry.key.replace("beta_", "beta").replace(number.replace("_", ""), "", 1), {})[number] = (
+                entry.key
+            )
+    return found
 
 
 def agreeing(source: Source, keys: Sequence[str]) -> Iterator[Bytes]:
