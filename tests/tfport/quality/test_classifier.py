@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -196,13 +195,12 @@ def test_the_users_cache_is_the_default(digits: Dataset, tmp_path: Path, monkeyp
     assert len(list((tmp_path / "tfport" / "classifiers").iterdir())) == 1
 
 
-def test_it_reads_mnist_after_a_minute_at_most() -> None:
+@pytest.mark.slow
+def test_it_reads_mnist() -> None:
     where = os.environ.get("TFPORT_DATA_DIR")
     if not where:
         pytest.skip("TFPORT_DATA_DIR is not set: name a folder with MNIST's four files in it")
     mnist = data.load("mnist", where)
     images, test = (data.scaled(each, 0, 1, "float32") for each in (mnist.images[:10_000], mnist.test_images))
-    started = time.monotonic()
     found = classifier.train(images, mnist.labels[:10_000], 0)
-    assert time.monotonic() - started < 60
     assert classifier.accuracy(found.outputs(test).probabilities, mnist.test_labels) > 0.98
