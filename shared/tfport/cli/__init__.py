@@ -12,7 +12,9 @@ VERBS: dict[str, str] = {
     "compare": "prove two or more paradigms equal, rung by rung, or find the first divergence",
     "check": "prove a port of your own equal to its original, or find where in the code it first differs",
     "samples": "make samples of a trained run and measure them: Parzen, Frechet, classes, nearest neighbours",
-    "inspect": "show a model as a paradigm has built it: layers, output shapes, parameters, what is trained",
+    "inspect": "show what a checkpoint of any format holds, or a model's layers as a paradigm has built it",
+    "convert": "carry a checkpoint to another format, framework or program, optimizer and all",
+    "diff": "compare two checkpoints of any formats, name by name, down to the bit",
 }
 
 _USAGE = """tfport proves that a port of TensorFlow code computes what its original computes.

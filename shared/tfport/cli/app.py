@@ -15,9 +15,15 @@ from tfport.errors import TrainingDiverged, UserError
 words: list[str] = []
 """The verb's arguments as they were given, for the command that a report repeats."""
 
+positionals: list[str] = []
+"""The verb's arguments that are no flags, in their order; as many as its POSITIONAL allows."""
+
 
 def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping[str, str]) -> NoReturn:
     """Parses flags and calls `verb.main()`, whose return is the exit code.
+
+    A verb that takes words beside flags names them in `POSITIONAL`, a tuple: "A" must be given, "[A]" may be. Flags and
+    words come in any order; what follows "--" is no flag. The words are in `positionals` when `main` is called.
 
     Exit codes: what main returns; 1 for training that diverged; 2 for bad input; 130 for Ctrl-C before any work.
     """
@@ -34,6 +40,10 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
         say(f"{verb.__doc__}\n{flags.FLAGS.get_help()}\n")
         sys.exit(0)
 
+    expected: tuple[str, ...] = getattr(verb, "POSITIONAL", ())
+    if expected:
+        flags.FLAGS.set_gnu_getopt(True)
+
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             rest: list[str] = flags.FLAGS(argv)
@@ -41,9 +51,17 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
             _refuse(program, str(error).removeprefix("FATAL Flags parsing error: "))
         except (OSError, UnicodeDecodeError) as error:
             _refuse(program, f"a --flagfile cannot be read: {error}")
-        if len(rest) > 1:
-            _refuse(program, f"{rest[1]!r} is not a flag; flags are written --name=value (see {program} --help).")
-        return rest
+        given = rest[1:]
+        if given and not expected:
+            _refuse(program, f"{given[0]!r} is not a flag; flags are written --name=value (see {program} --help).")
+        if len(given) > len(expected):
+            _refuse(program, f"{given[len(expected)]!r} is one word too many: {_form(program, expected)}.")
+        missing = [word for word in expected[len(given) :] if not word.startswith("[")]
+        if missing:
+            are = "is" if len(missing) == 1 else "are"
+            _refuse(program, f"{' and '.join(missing)} {are} missing: {_form(program, expected)}.")
+        positionals[:] = given
+        return rest[:1]
 
     def call(_: Sequence[str]) -> int:
         if not flags.FLAGS["verbosity"].present:
@@ -64,6 +82,11 @@ def run(verb: ModuleType, name: str, arguments: Sequence[str], defaults: Mapping
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted.", file=sys.stderr)
     sys.exit(130)
+
+
+def _form(program: str, expected: Sequence[str]) -> str:
+    """What may be written, and where more is told."""
+    return f"expected {program} {' '.join(expected)}, and flags (see {program} --help)"
 
 
 def _refuse(program: str, message: str) -> NoReturn:

@@ -1,6 +1,6 @@
-"""Everything that docs/your-own-model.md shows is run, and does what the page says.
+"""Everything that the walks in docs/ show is run, and does what the page says.
 
-The page's fenced blocks are told apart by their first line:
+A page's fenced blocks are told apart by their first line:
 
 * `python title=NAME` is a file; `diff title=NAME` mends one.
 * `console` holds commands behind "$ " and what they print; `console exit=1` says how the last one ends.
@@ -25,7 +25,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "your-own-model.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("your-own-model.md", "your-checkpoint.md")
 WIDTH = 100
 MARK = "<<< end of block >>>"
 FIGURE = re.compile(r"\d+\.\d+(?:e[+-]\d+)?|\d+e[+-]\d+")
@@ -210,9 +211,9 @@ def alike(shown: float, printed: float) -> bool:
 
 
 # --- The tests --------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def page() -> list[Block]:
-    return blocks(PAGE.read_text())
+@pytest.fixture(scope="module", params=PAGES)
+def page(request: pytest.FixtureRequest) -> list[Block]:
+    return blocks((DOCS / request.param).read_text())
 
 
 @pytest.mark.slow  # seven checks of two processes and two precisions each: `make test-docs`, which CI runs
@@ -236,7 +237,16 @@ def test_the_page_does_what_it_says(page: list[Block], tmp_path: Path) -> None:
 def test_what_is_not_run_needs_what_is_not_here(page: list[Block]) -> None:
     """A snippet is left out for a missing package only, and then for PyTorch."""
     assert {name for block in page for name in needed(block)} <= {"torch"}
-    known = {("python",), ("python", "title"), ("python", "needs"), ("diff", "title"), ("console",), ("text",)}
+    known = {
+        ("python",),
+        ("python", "title"),
+        ("python", "needs"),
+        ("diff", "title"),
+        ("console",),
+        ("text",),
+        ("json",),
+        (),
+    }
     assert {(block.language, *(set(block.options) - {"exit"})) for block in page} <= known
 
 
