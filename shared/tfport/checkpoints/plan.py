@@ -36,6 +36,9 @@ from tfport.state import slot_name
 from tfport.subject import CORRECTED
 
 _SHOWN = 8
+_TF1_FORMATS = ("tf1-v1", "tf1-v2", "tf2", "saved-model")
+_OPTIONAL = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "l2_shrinkage", "gradient_accumulation_steps")
+"""Numbers that an optimizer has only where they are set, and which a program without them may do by itself."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class _Planner:
             }
         self.by_name = contents.by_name()
         self.counts: dict[str, tuple[int, str] | None] = {}
+        self.plain: set[str] = set()
+        """Optimizers of the target that are plain SGD on one side at least: they use no slots."""
         self._check_algorithms()
 
     # --- The whole ----------------------------------------------------------------------------------------------------
@@ -301,6 +306,10 @@ class _Planner:
             self._problem("nothing is known to fill {}, whose variable has no partner", entry.name)
             return None
         name = slot_name(one, entry.slot, pair.legacy)
+        if entry.optimizer in self.plain:
+            return self._kept(stored, entry, "plain SGD uses no slots")
+        if name not in self.by_name and self._idle(one, entry.optimizer, entry.slot):
+            return self._kept(stored, entry, "the momentum is 0, so the slot is never used")
         if name not in self.by_name:
             self._problem(
                 f"the source's optimizer {one} has no slot for {{}}; --keep it to begin with the template's", entry.name
@@ -316,13 +325,17 @@ class _Planner:
     # --- Optimizers ---------------------------------------------------------------------------------------------------
     def _check_algorithms(self) -> None:
         for other, one in self.optimizers.items():
-            left, right = self.contents.optimizer(one), self.target.contents.optimizer(other)
+            left, right = self._told(one, self.contents, self.source.format), self._told_target(other)
+            if self._kept_whole(other):
+                continue
             slots = [
                 sorted({each.slot for each in side.entries if each.role is Role.SLOT and each.optimizer == name})
                 for side, name in ((self.contents, one), (self.target.contents, other))
             ]
             if left.algorithm is None or right.algorithm is None:
-                if slots[0] != slots[1] and slots[1]:
+                if "SGD" in (left.algorithm, right.algorithm) and ["accumulator"] in slots:
+                    self._check_plain(one, other, left.algorithm == "SGD")
+                elif slots[0] != slots[1] and slots[1]:
                     self._problem(
                         f"optimizer {one} keeps {', '.join(slots[0]) or 'no slots'} and {other} wants "
                         f"{', '.join(slots[1])}: they are not of one kind ({{}})",
@@ -334,10 +347,11 @@ class _Planner:
                         "its slots fit."
                     )
                 continue
-            if left.algorithm == right.algorithm:
+            base = [each.algorithm.removesuffix(CORRECTED) for each in (left, right) if each.algorithm]
+            nothing = left.hyperparameters.get("epsilon") == right.hyperparameters.get("epsilon") == 0
+            if left.algorithm == right.algorithm or (base[0] == base[1] and nothing):
                 self._tell_numbers(left, right)
                 continue
-            base = [each.algorithm.removesuffix(CORRECTED) for each in (left, right) if each.algorithm]
             if base[0] == base[1] and self.options.other_update:
                 self.notes.append(
                     f"{one} is {left.algorithm} and {other} is {right.algorithm}: the slots carry over, and the next "
@@ -356,14 +370,103 @@ class _Planner:
                     f"{one} is {left.algorithm} and {other} is {right.algorithm}",
                 )
 
+    def _told(self, name: str, side: Contents, format: str) -> OptimizerEntry:  # noqa: A002 - it is the format
+        """An optimizer with the numbers that its framework leaves no choice of: TF1's Adagrad adds no epsilon, and its
+        Ftrl's l2 holds beta.
+        """
+        each = side.optimizer(name)
+        numbers = dict(each.hyperparameters)
+        if each.algorithm == "Adagrad" and each.convention == "tf1" and format in _TF1_FORMATS:
+            numbers.setdefault("epsilon", 0.0)
+        beta, rate = numbers.pop("beta", 0.0), numbers.get("learning_rate")
+        if beta and each.algorithm == "Ftrl":
+            if rate and "l2" in numbers:
+                numbers["l2"] += beta / (2 * rate)
+            else:
+                numbers.pop("l2", None)
+        return OptimizerEntry(each.name, each.algorithm, each.convention, numbers, each.variables, each.varying)
+
+    def _told_target(self, name: str) -> OptimizerEntry:
+        """As `_told`, of the target; one that is laid out after the source has the source's numbers."""
+        if self.target.template is None:
+            return self.target.contents.optimizer(name)
+        return self._told(name, self.target.contents, self.target.format)
+
+    def _kept_whole(self, other: str) -> bool:
+        """Whether all slots of the target's optimizer are to keep the template's values."""
+        slots = [each for each in self.target.contents.entries if each.role is Role.SLOT and each.optimizer == other]
+        return bool(slots) and all(_matches(each.name, self.options.keep) for each in slots)
+
+    def _check_plain(self, one: str, other: str, source_is: bool) -> None:
+        """Plain SGD on one side, and on the other what keeps momentum's slots and may be plain all the same."""
+        keys = [
+            each.key
+            for each in self.contents.entries
+            if each.role is Role.SLOT and each.optimizer == one and not _matches(each.name, self.options.leave_out)
+        ]
+        if any(np.frombuffer(chunk, np.uint8).any() for key in keys for chunk in self.source.chunks(key)):
+            self._problem(
+                "optimizer {} keeps what momentum keeps, and plain SGD has no place for it; whether it has momentum or "
+                "is plain SGD, which in Keras 2 keeps its last update there, its file does not tell: build the target "
+                f"with the same momentum, or --leave_out='optimizer/{one}/accumulator/*' where it is plain",
+                one,
+            )
+            return
+        self.plain.add(other)
+        self.notes.append(
+            f"{other if source_is else one} may be plain SGD or have momentum, which its file does not tell; "
+            + ("the slots of the template are kept." if source_is else "its slots stay behind.")
+        )
+
+    def _idle(self, one: str, other: str, slot: str) -> bool:
+        """Whether a slot is never read: RMSProp's momentum where that is 0, which TF1 keeps and Keras does not."""
+        sides = self.contents.optimizer(one), self.target.contents.optimizer(other)
+        momenta = [each.hyperparameters.get("momentum") for each in sides]
+        kinds = [each.algorithm for each in sides if each.algorithm]
+        known = bool(kinds) and all(each.removesuffix(CORRECTED).endswith("RMSProp") for each in kinds)
+        return known and slot == "momentum" and 0 in momenta and not any(momenta)
+
     def _tell_numbers(self, left: OptimizerEntry, right: OptimizerEntry) -> None:
-        for number in left.hyperparameters.keys() & right.hyperparameters.keys() - {"learning_rate"}:
-            values = left.hyperparameters[number], right.hyperparameters[number]
+        numbers = left.hyperparameters, right.hyperparameters
+        if left.algorithm == "Adagrad" and numbers[0].keys() | numbers[1].keys() >= {"epsilon"}:
+            self._check_adagrad(left, right)
+        for number in sorted(numbers[0].keys() & numbers[1].keys() - {"learning_rate"}):
+            values = numbers[0][number], numbers[1][number]
             if np.float32(values[0]) != np.float32(values[1]):
                 self.notes.append(
                     f"{number} of {left.name} is {values[0]:g} in the source and {values[1]:g} in the target: training "
                     "will not go on as it would have."
                 )
+        if not numbers[0] or not numbers[1]:
+            return
+        optional = (*_OPTIONAL, "l2") if left.algorithm != "Ftrl" else _OPTIONAL
+        for number in sorted((numbers[0].keys() ^ numbers[1].keys()) & set(optional)):
+            having, lacking = ("source", "target") if number in numbers[0] else ("target", "source")
+            value = {**numbers[0], **numbers[1]}[number]
+            if value:
+                self.notes.append(
+                    f"{number} is {value:g} in the {having}'s optimizer, and the {lacking}'s has none: training goes "
+                    f"on as it would have only if the {lacking}'s program does that by itself."
+                )
+
+    def _check_adagrad(self, left: OptimizerEntry, right: OptimizerEntry) -> None:
+        """TF1's Adagrad has no epsilon at all, so another's must be 0."""
+        epsilons = [each.hyperparameters.get("epsilon") for each in (left, right)]
+        if 0 not in epsilons or epsilons == [0, 0]:
+            return
+        given = next((each for each in epsilons if each), None)
+        if given is None:
+            self.notes.append(
+                "One Adagrad adds no epsilon, as TF1's never does, and the other's is not recorded: training goes on as "
+                "it would have only if that is 0."
+            )
+        elif not self.options.other_update:
+            self._problem(
+                f"{{}}: one of them adds no epsilon, as TF1's never does, and the other {given:g}, so the next steps "
+                "would differ; build the target with the same (Keras takes epsilon=0), or --other_update carries the "
+                "slots all the same",
+                f"{left.name} and {right.name} are Adagrad",
+            )
 
     def _rate(self, side: Contents, name: str) -> float | None:
         """A side's learning rate, as far as it is known; NaN where it is known to vary."""
@@ -565,7 +668,8 @@ class _Planner:
 
     # --- What stays behind --------------------------------------------------------------------------------------------
     def _left_out(self) -> Iterator[LeftOut]:
-        partners = set(self.optimizers.values())
+        partners = {one: other for other, one in self.optimizers.items()}
+        holding = {each.optimizer for each in self.target.contents.entries if each.role is Role.SLOT}
         slots = any(each.role is Role.SLOT for each in self.target.contents.entries)
         paired = {pair.legacy for pair in self.pairs.values()}
         behind = self.mapping.legacy_only if self.mapping else frozenset()
@@ -585,11 +689,22 @@ class _Planner:
                 continue
             elif entry.role is Role.AVERAGE:
                 reason = "the target keeps no moving averages"
+            elif entry.role is Role.SLOT and partners.get(entry.optimizer) in self.plain:
+                reason = "plain SGD never uses it"
             elif entry.role is Role.SLOT:
-                if slots and entry.variable in paired and entry.optimizer in partners and not self._kept_slots(entry):
+                other = partners.get(entry.optimizer)
+                if other is not None and entry.variable in paired and not self._kept_slots(entry):
+                    number = self.contents.optimizer(entry.optimizer).hyperparameters.get("momentum")
+                    if number == 0 and self._idle(entry.optimizer, other, entry.slot):
+                        yield LeftOut(entry.key, entry.name, "the momentum is 0, so the slot is never used")
+                        continue
                     self._problem(
                         "the slot {} would be lost: the target's optimizer has no place for it; --leave_out what may "
-                        "stay behind",
+                        "stay behind"
+                        if other in holding
+                        else "the slot {} would be lost: the target's optimizer has no slots yet, or none that are "
+                        "known; save the template once its optimizer has them (Keras: optimizer.build(variables); "
+                        "PyTorch: after one step), or --leave_out what may stay behind",
                         entry.name,
                     )
                     continue

@@ -8,6 +8,7 @@ construction, for any Subject.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from tfport.checkpoints import plan
 from tfport.checkpoints.contents import STRING, Array, Contents, Entry, OptimizerEntry, Role, Source
 from tfport.checkpoints.convert import Tick
 from tfport.checkpoints.parts import PartsSink, PartsSource
-from tfport.errors import CheckpointError
-from tfport.files import atomic_folder
+from tfport.errors import CheckpointError, UserError
+from tfport.files import atomic_folder, explained
 from tfport.models.spec import ModelSpec
 from tfport.state import State
 from tfport.subject import OptimizerInfo, Subject
@@ -84,12 +85,13 @@ def learn(subject: Subject) -> Layout:
 
 
 def _planted(state: State) -> State:
-    """The same names and shapes, no two tensors alike."""
+    """The same names and shapes, no two tensors alike; counts are small, or beta powers would underflow."""
     rng = np.random.default_rng(20261121)
+    counts = itertools.count(3)
     arrays: dict[str, Array] = {}
-    for place, (name, array) in enumerate(state.arrays.items()):
+    for name, array in state.arrays.items():
         if array.dtype.kind in "iu":
-            arrays[name] = np.full(array.shape, 3 + place, array.dtype)
+            arrays[name] = np.full(array.shape, next(counts), array.dtype)
         else:
             arrays[name] = np.asarray(rng.uniform(0.1, 1.0, array.shape), array.dtype)
     return State(state.model, arrays)
@@ -186,7 +188,7 @@ def planned(
     """
     left = layout(source_paradigm, spec, precision)
     right = layout(target_paradigm, spec, precision)
-    with PartsSource(source) as opened, PartsSource(right.folder) as template:
+    with PartsSource(source) as opened, PartsSource(left.folder) as own, PartsSource(right.folder) as template:
         wanted = {entry.key for entry in left.contents.entries}
         for kind, keys in (("lacks", wanted - opened.tensors.keys()), ("also holds", opened.tensors.keys() - wanted)):
             if keys:
@@ -194,6 +196,13 @@ def planned(
                     f"{source} is no checkpoint of {spec.name} in {source_paradigm}: it {kind} {min(keys)}"
                     + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
                     + ". Which paradigm wrote it?"
+                )
+        for entry in left.contents.entries:
+            found, expected = opened.tensors[entry.key], own.tensors[entry.key]
+            if entry.role is not Role.OTHER and found != expected:
+                raise CheckpointError(
+                    f"{source} is no checkpoint of {spec.name} in {source_paradigm}, {precision}: {entry.key} is "
+                    f"{found.dtype} {found.shape}, expected {expected.dtype} {expected.shape}."
                 )
         target = plan.Target(
             "tfport-run", template.tensors, right.contents, template, "torch" if right.turned else "tf"
@@ -223,8 +232,12 @@ def convert_folder(
 
     Raises:
       CheckpointError: the source is damaged or does not fit.
+      UserError: something lies at the target.
       RunError: the disk refused.
     """
+    with explained(target):
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise UserError(f"{target} is there already; give another name, or an empty folder.")
     with (
         planned(source, source_paradigm, target_paradigm, spec, precision) as (_, made),
         atomic_folder(target) as place,

@@ -1,0 +1,202 @@
+"""The checkpoint folder of a tfport run: its files as one Source, once the manifest has vouched for them.
+
+`tfport.training.checkpoint` writes it. Every file that the manifest lists is read once on opening, for its SHA-256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfport.checkpoints.contents import Array, Bytes, Contents, Source, check_names
+from tfport.checkpoints.zips import shown, told
+from tfport.errors import CheckpointError
+from tfport.files import sha256
+from tfport.training.checkpoint import FORMAT
+
+MANIFEST = "manifest.json"
+_MANIFEST_SIZE = 16 << 20
+_NAME = re.compile(r"step-(\d{10})")
+_ENDINGS = (".h5", ".keras", ".npz", ".safetensors", ".pt", ".pth")
+
+
+class RunSource(Source):
+    """An open checkpoint of a run.
+
+    Its tensors' keys are those of its one checkpoint; where there are several (one .weights.h5 a model) each key has
+    `<file>:` before it.
+
+    Raises:
+      CheckpointError: the manifest or a file is missing or damaged, or of another format.
+    """
+
+    format = "tfport-run"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors = {}
+        self.parts: dict[str, Source] = {}
+        """File's or prefix's name -> the checkpoint."""
+        manifest = self._manifest()
+        self.model = self._text(manifest, "model")
+        self.paradigm = self._text(manifest, "paradigm")
+        self.precision = self._text(manifest, "precision")
+        self.step = self._step(manifest)
+        self.learning_rates = self._rates(manifest)
+        """Optimizer -> its rate at the start of the run."""
+        self.written_by = self._versions(manifest)
+        names = self._files(manifest)
+        try:
+            for name in _checkpoints(names):
+                self._open(name)
+            if not self.parts:
+                raise CheckpointError(
+                    f"{path} is no checkpoint of a run: its {MANIFEST} lists {', '.join(names[:4]) or 'no files'}, and "
+                    "no checkpoint among them."
+                )
+            for name, part in self.parts.items():
+                for key, stored in part.tensors.items():
+                    full = self._key(name, key)
+                    self.tensors[full] = dataclasses.replace(stored, key=full)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- The manifest -------------------------------------------------------------------------------------------------
+    def _manifest(self) -> dict[str, object]:
+        from tfport.checkpoints.opening import load_json
+
+        file = self.path / MANIFEST
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(_MANIFEST_SIZE + 1)
+        except OSError as error:
+            raise CheckpointError(
+                f"{file} cannot be read ({error.strerror or error}), and without it the folder is no checkpoint of a "
+                "run. Open one of the files in it by itself."
+            ) from None
+        if len(data) > _MANIFEST_SIZE:
+            raise CheckpointError(f"{file} has more than {_MANIFEST_SIZE:,} bytes: it is no manifest of a run.")
+        manifest = load_json(file, data, "the manifest")
+        if "files" not in manifest or "format" not in manifest:
+            raise CheckpointError(
+                f"{file} is no manifest of a tfport run: it lacks 'format' or 'files'. Open one of the files in "
+                f"{self.path} by itself."
+            )
+        if manifest["format"] != FORMAT or isinstance(manifest["format"], bool):
+            raise CheckpointError(
+                f"{file} has checkpoint format {told(manifest['format'])}, and this tfport reads format {FORMAT}; use "
+                "the tfport version that wrote it."
+            )
+        return manifest
+
+    def _wrong(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path / MANIFEST} is damaged: {what}. Take another copy of the checkpoint, or the one before it."
+        )
+
+    def _text(self, manifest: dict[str, object], key: str) -> str:
+        value = manifest.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(f"its {key} is of type {type(value).__name__}, expected a text")
+        return value
+
+    def _step(self, manifest: dict[str, object]) -> int:
+        value = manifest.get("step")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise self._wrong("its step is no count")
+        named = _NAME.fullmatch(self.path.name)
+        if named and int(named[1]) != value:
+            raise self._wrong(f"it is of step {value:,}, and the folder is {self.path.name}")
+        return value
+
+    def _rates(self, manifest: dict[str, object]) -> dict[str, float]:
+        value = manifest.get("learning_rates", {})
+        if not isinstance(value, dict) or not all(
+            isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e300
+            for each in value.values()
+        ):
+            raise self._wrong("its learning_rates are no numbers")
+        return {str(name): float(each) for name, each in value.items()}
+
+    def _versions(self, manifest: dict[str, object]) -> dict[str, str]:
+        value = manifest.get("versions", {})
+        if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+            raise self._wrong("its versions are no texts")
+        return dict(value)
+
+    def _files(self, manifest: dict[str, object]) -> list[str]:
+        """The files' names, each found whole."""
+        files = manifest["files"]
+        if not isinstance(files, dict):
+            raise self._wrong("its files are no object")
+        check_names(self.path / MANIFEST, files)
+        for name, facts in files.items():
+            size, digest = (facts.get("bytes"), facts.get("sha256")) if isinstance(facts, dict) else (None, None)
+            if not isinstance(size, int) or not 0 <= size < 1 << 63 or not isinstance(digest, str):
+                raise self._wrong(f"it tells neither size nor digest of {shown(name)}")
+            self._check_file(self.path / name, size, digest)
+        return sorted(files)
+
+    def _check_file(self, path: Path, size: int, digest: str) -> None:
+        remedy = "take another copy of the checkpoint, or the one before it"
+        try:
+            found = path.stat().st_size if path.is_file() else None
+            if found is None:
+                raise CheckpointError(f"{path} is missing, and {self.path / MANIFEST} lists it; {remedy}.")
+            if found != size:
+                raise CheckpointError(f"{path} has {found:,} bytes, not {size:,}: it was cut or changed; {remedy}.")
+            if sha256(path) != digest:
+                raise CheckpointError(f"{path} was changed after it was written (its SHA-256 differs); {remedy}.")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: {shown(path.name)} cannot be read ({shown(str(error))}).") from None
+
+    # --- The parts ----------------------------------------------------------------------------------------------------
+    def _open(self, name: str) -> None:
+        from tfport.checkpoints.opening import open_source
+
+        self.parts[name] = open_source(self.path / name)
+
+    def _key(self, name: str, key: str) -> str:
+        return key if len(self.parts) == 1 else f"{name}:{key}"
+
+    def _part(self, key: str) -> tuple[Source, str]:
+        if len(self.parts) == 1:
+            return next(iter(self.parts.values())), key
+        name, _, inner = key.partition(":")
+        return self.parts[name], inner
+
+    def chunks(self, key: str) -> Iterator[Bytes]:
+        """See Source."""
+        part, inner = self._part(key)
+        return part.chunks(inner)
+
+    def read(self, key: str) -> Array:
+        """See Source."""
+        part, inner = self._part(key)
+        return part.read(inner)
+
+    def contents(self) -> Contents:
+        """The parts' contents; names stay as the parts give them."""
+        found = {name: part.contents() for name, part in self.parts.items()}
+        entries = tuple(
+            dataclasses.replace(entry, key=self._key(name, entry.key))
+            for name, each in found.items()
+            for entry in each.entries
+        )
+        note = f"Step {self.step:,} of a run of the model {self.model} in {self.paradigm}, {self.precision}."
+        notes = dict.fromkeys([note, *(note for each in found.values() for note in each.notes)])
+        return Contents(entries, tuple(each for part in found.values() for each in part.optimizers), tuple(notes))
+
+    def close(self) -> None:
+        """Closes the parts."""
+        for part in self.parts.values():
+            part.close()
+
+
+def _checkpoints(names: list[str]) -> list[str]:
+    """What is to be opened: prefixes and files."""
+    prefixes = [name.removesuffix(".index") for name in names if name.endswith(".index")]
+    return [*prefixes, *(name for name in names if name.endswith(_ENDINGS))]
