@@ -18,7 +18,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,8 +125,8 @@ def swapped(chunks: Iterable[Bytes], dtype: np.dtype[Any]) -> Iterator[bytes]:
 class Announced:
     """Holds a Sink to what was announced: each tensor once, in order, with as many bytes as its header tells."""
 
-    def __init__(self, tensors: Mapping[str, Stored]) -> None:
-        self._left = list(tensors.values())[::-1]
+    def __init__(self, tensors: Iterable[Stored]) -> None:
+        self._left = list(tensors)[::-1]
 
     def counted(self, key: str, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
         """The chunks of the next tensor.
@@ -335,10 +335,10 @@ class NpzSink(Sink):
       RunError: the disk refused.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Stored], contents: Contents, template: Source | None) -> None:
+    def __init__(self, path: Path, headers: Sequence[Stored], contents: Contents, template: Source | None) -> None:
         self.path = path
-        self._tensors = tensors
-        self._announced = Announced(tensors)
+        tensors = self._tensors = {each.key: each for each in headers}
+        self._announced = Announced(headers)
         names = {entry.key: entry.name for entry in contents.entries}
         state = all(names.get(key) == key for key in tensors) and SCHEMA_MEMBER not in tensors
         if template is not None:
@@ -590,9 +590,10 @@ class SafetensorsSink(Sink):
       RunError: the disk refused.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Stored], contents: Contents, template: Source | None) -> None:
+    def __init__(self, path: Path, headers: Sequence[Stored], contents: Contents, template: Source | None) -> None:
         self.path = path
-        self._announced = Announced(tensors)
+        tensors = {each.key: each for each in headers}
+        self._announced = Announced(headers)
         check_names(path, tensors)
         for key, stored in tensors.items():
             if stored.dtype not in _SAFE_NAMES:

@@ -296,6 +296,13 @@ class BundleSource(Source):
             if found.dtype != entry.dtype or found.shape != tuple(length for _, length in extents) or found.slices:
                 raise WireError(f"its slice {list(each)} has the shape {list(found.shape)} and dtype {found.dtype}")
             pieces.append((extents, found))
+        if len(pieces) == 1 and pieces[0][1].shape != entry.shape:
+            # TF1 names the slots of a partitioned variable's parts one by one when its optimizer stands in a scope.
+            part = pieces[0][1]
+            self.tensors[name] = Stored(name, part.shape, part.dtype)
+            self._pieces[name] = [(tuple((0, size) for size in part.shape), part)]
+            self._axes[name] = 0
+            return
         self._axes[name] = check_cover([extents for extents, _ in pieces], entry.shape)
         pieces.sort(key=lambda piece: (piece[0], piece[1].offset))
         spans = sorted((piece.shard, piece.offset, piece.offset + piece.size) for _, piece in pieces)

@@ -200,8 +200,7 @@ def _write_at(made: Plan, place: Path, tick: Tick) -> None:
     stored = [move.stored for move in made.moves]
     entries = tuple(move.entry for move in made.moves)
     contents = Contents(entries, target.contents.optimizers, target.contents.notes)
-    given: Any = {each.key: each for each in stored} if target.format in ("npz", "safetensors", "torch") else stored
-    sink = sink_for(target.format)(place, given, contents, target.template)
+    sink = sink_for(target.format)(place, stored, contents, target.template)
     try:
         for move in made.moves:
             sink.write(move.stored.key, _counting(move.produce(), tick))

@@ -404,8 +404,8 @@ def _scalar(read: Read, key: str) -> float:
 
 
 def _slot_of(parts: Sequence[str], raw: Mapping[str, Any], flat: Mapping[str, str]) -> tuple[str, str] | None:
-    """(slot, the weight's name) out of a slot's name: `Adam/m/<variable>`, `Adam/<variable>/m`, or with "_" for "/"; and
-    `m/<variable>`, where the optimizer was built before the first step.
+    """(slot, the weight's name) out of a slot's name: `Adam/m/<variable>`, `Adam/<variable>/m`, or with "_" for
+    "/"; also `m/<variable>`, where the optimizer was built before the first step.
     """
     if parts[0] in _SLOT_WORDS and "/".join(parts[1:]) in raw:
         return parts[0], "/".join(parts[1:])

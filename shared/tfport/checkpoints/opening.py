@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import zipfile
 from collections.abc import Mapping
@@ -49,6 +50,10 @@ def open_source(path: Path) -> Source:
 
         return BundleSource(prefix)
     if not path.is_file():
+        if path.name and path.parent.is_dir() and any(path.parent.glob(f"{glob.escape(path.name)}-?????-of-?????")):
+            from tfport.checkpoints.saver_v1 import V1Source
+
+            return V1Source(path)
         raise CheckpointError(_missing(path))
     try:
         with path.open("rb") as file:
@@ -142,7 +147,9 @@ def _zip(path: Path) -> Source:
 
 
 def _missing(path: Path) -> str:
-    shards = sorted(each.name for each in path.parent.glob(f"{path.name}.*")) if path.parent.is_dir() else []
+    shards = (
+        sorted(each.name for each in path.parent.glob(f"{glob.escape(path.name)}.*")) if path.parent.is_dir() else []
+    )
     if any(".data-" in name for name in shards):
         return (
             f"{path}.index does not exist, and a checkpoint cannot be read without it; "

@@ -457,8 +457,8 @@ class _Planner:
         given = next((each for each in epsilons if each), None)
         if given is None:
             self.notes.append(
-                "One Adagrad adds no epsilon, as TF1's never does, and the other's is not recorded: training goes on as "
-                "it would have only if that is 0."
+                "One Adagrad adds no epsilon, as TF1's never does, and the other's is not recorded: training goes on "
+                "as it would have only if that is 0."
             )
         elif not self.options.other_update:
             self._problem(

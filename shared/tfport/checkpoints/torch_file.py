@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,10 +235,10 @@ class TorchSink(Sink):
       RunError: the disk refused.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Stored], contents: Contents, template: Source | None) -> None:  # noqa: ARG002
+    def __init__(self, path: Path, headers: Sequence[Stored], contents: Contents, template: Source | None) -> None:  # noqa: ARG002
         self.path = path
-        self._tensors = tensors
-        self._announced = Announced(tensors)
+        tensors = self._tensors = {each.key: each for each in headers}
+        self._announced = Announced(headers)
         self._template = template if isinstance(template, TorchSource) else None
         for key, stored in tensors.items():
             if stored.dtype not in written_dtypes():

@@ -51,7 +51,7 @@ def test_once_both_have_underflowed_the_least_count_is_given_and_said() -> None:
 
 def test_powers_that_no_beta_gives_are_refused() -> None:
     with pytest.raises(CheckpointError, match="no count of steps gives with any usual beta"):
-        algebra.count_of_powers({"beta_1": np.float32(0.1234567), "beta_2": np.float32(0.99)}, {})
+        algebra.count_of_powers({"beta_1": np.array(0.1234567, "float32"), "beta_2": np.array(0.99, "float32")}, {})
     with pytest.raises(CheckpointError, match=r"beta_1 = 0\.8"):
         algebra.count_of_powers(powers(0.9, 0.999, 7), {"beta_1": 0.8, "beta_2": 0.999})
 

@@ -59,7 +59,7 @@ def canonical(arrays: dict[str, Array], optimizers: tuple[OptimizerEntry, ...] =
 
 
 def write(sink: Any, path: Path, arrays: dict[str, Array], contents: Contents, template: Source | None = None) -> Path:
-    opened = sink(path, stored(arrays), contents, template)
+    opened = sink(path, list(stored(arrays).values()), contents, template)
     for key, array in arrays.items():
         opened.write(key, pieces(array))
     opened.finish()
@@ -138,14 +138,16 @@ def test_npz_texts_are_kept_between_npz_files(tmp_path: Path) -> None:
     with NpzSource(path) as source:
         assert {each.dtype for each in source.tensors.values()} == {STRING}
         assert source.tensors["name"].shape == (2,)
-        copy = NpzSink(tmp_path / "b.npz", source.tensors, plain(dict.fromkeys(source.tensors, np.zeros(0))), source)
+        copy = NpzSink(
+            tmp_path / "b.npz", list(source.tensors.values()), plain(dict.fromkeys(source.tensors, np.zeros(0))), source
+        )
         for key in source.tensors:
             copy.write(key, source.chunks(key))
         copy.finish()
         with pytest.raises(CheckpointError, match="texts"):
             source.read("name")
         with pytest.raises(CheckpointError, match=r"c\.npz: name holds texts"):
-            NpzSink(tmp_path / "c.npz", source.tensors, plain({}), None)
+            NpzSink(tmp_path / "c.npz", list(source.tensors.values()), plain({}), None)
     with np.load(tmp_path / "b.npz") as found:
         assert list(found["name"]) == ["one", "größer"]
 
@@ -471,9 +473,9 @@ def test_a_template_gives_its_metadata(tmp_path: Path) -> None:
 def test_what_safetensors_cannot_hold_is_refused(tmp_path: Path) -> None:
     for wrong in (Stored("w", (1,), STRING), Stored("w", (1,), "complex128")):
         with pytest.raises(CheckpointError, match=f"w has dtype {wrong.dtype}"):
-            SafetensorsSink(tmp_path / "a", {"w": wrong}, plain({}), None)
+            SafetensorsSink(tmp_path / "a", [wrong], plain({}), None)
     with pytest.raises(CheckpointError, match="__metadata__"):
-        SafetensorsSink(tmp_path / "a", {"__metadata__": Stored("__metadata__", (), "int8")}, plain({}), None)
+        SafetensorsSink(tmp_path / "a", [Stored("__metadata__", (), "int8")], plain({}), None)
 
 
 def safe(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
@@ -582,7 +584,7 @@ def parts(size: int) -> Iterator[Bytes]:
 def test_large_tensors_are_written_and_read_in_pieces(tmp_path: Path, sink: Any) -> None:
     large = Stored("w", (48 << 20,), "uint8")
     tracemalloc.start()
-    opened = sink(tmp_path / "a", {"w": large}, Contents((Entry("w", Role.WEIGHT, "w"),)), None)
+    opened = sink(tmp_path / "a", [large], Contents((Entry("w", Role.WEIGHT, "w"),)), None)
     opened.write("w", parts(48 << 20))
     opened.finish()
     with open_source(tmp_path / "a") as source:
@@ -594,11 +596,11 @@ def test_large_tensors_are_written_and_read_in_pieces(tmp_path: Path, sink: Any)
 @pytest.mark.parametrize("sink", [NpzSink, SafetensorsSink])
 def test_sinks_hold_to_what_was_announced(tmp_path: Path, sink: Any) -> None:
     tensors = {name: Stored(name, (2,), "uint8") for name in "ab"}
-    opened = sink(tmp_path / "a", tensors, plain({}), None)
+    opened = sink(tmp_path / "a", list(tensors.values()), plain({}), None)
     with pytest.raises(ValueError, match="b was written where a was announced"):
         opened.write("b", [b"xx"])
     opened.abandon()
-    opened = sink(tmp_path / "a", tensors, plain({}), None)
+    opened = sink(tmp_path / "a", list(tensors.values()), plain({}), None)
     with pytest.raises(ValueError, match="a has 3 bytes where 2"):
         opened.write("a", [b"xxx"])
     with pytest.raises(ValueError, match="b was announced and not written"):
@@ -679,7 +681,7 @@ def test_mutated_members_with_the_right_checksum(
 @pytest.mark.slow
 def test_npz_of_more_than_four_gigabytes(tmp_path: Path) -> None:
     tensors = {"a": Stored("a", ((4 << 30) + (1 << 20),), "uint8"), "b": Stored("b", (1 << 20,), "uint8")}
-    sink = NpzSink(tmp_path / "a.npz", tensors, plain({}), None)
+    sink = NpzSink(tmp_path / "a.npz", list(tensors.values()), plain({}), None)
     for key, each in tensors.items():
         sink.write(key, parts(each.nbytes))
     sink.finish()

@@ -411,7 +411,7 @@ class TestHarm:
         [
             ([((0, 4),), ((4, 4),)], [{}, {"offset": 8}], "same bytes"),
             ([((0, 4),), ((3, 4),)], [{}, {"offset": 16}], "overlap"),
-            ([((0, 4),)], [{}], "do not cover"),
+            ([((0, 4),), ((5, 2),)], [{}, {"offset": 16, "shape": (2,), "size": 8}], "do not cover"),
             ([((0, 4),), ((6, 4),)], [{}, {"offset": 16}], "outside the shape"),
             ([((0, 4),), ((4, 4),)], [{}, {"offset": 16, "dtype": 3}], "dtype int32"),
             ([((0, 4),), ((4, 4),)], [{}, {"offset": 16, "shape": (2, 2)}], r"shape \[2, 2\]"),
@@ -427,6 +427,15 @@ class TestHarm:
             evil.entry(wire.slice_key("a", each), **option)
         with pytest.raises(CheckpointError, match=rf"evil\.index is damaged.*{message}"):
             BundleSource(evil.written())
+
+    def test_a_lone_part_is_a_tensor_of_its_own(self, tmp_path: Path) -> None:
+        """So TF1 writes the slots of partitioned variables whose optimizer stands in a scope."""
+        evil = Evil(tmp_path)
+        evil.entry("d/w/part_0/Adam", shape=(8,), size=0, slices=(((4, 4),),))
+        evil.entry(wire.slice_key("d/w/part_0/Adam", ((4, 4),)))
+        with BundleSource(evil.written()) as source:
+            assert source.tensors["d/w/part_0/Adam"].shape == (4,)
+            assert source.read("d/w/part_0/Adam").shape == (4,)
 
     def test_a_slice_of_nothing(self, tmp_path: Path) -> None:
         evil = Evil(tmp_path)

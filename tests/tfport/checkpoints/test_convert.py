@@ -24,9 +24,9 @@ W = np.arange(6, dtype="float32").reshape(2, 3)
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "from.npz"
-    np.savez(
+    saved(
         path,
-        **{
+        {
             "net/w": W,
             "optimizer/Adam/m/net/w": W + 1,
             "optimizer/Adam/v/net/w": W + 2,
@@ -34,6 +34,10 @@ def source(tmp_path: Path) -> Path:
         },
     )
     return path
+
+
+def saved(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def run(source: Path, target: Path, verify: bool = False, **order: Any) -> list[Path]:
@@ -139,7 +143,7 @@ def test_progress_tells_every_byte(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_template_gives_names_and_format(source: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "like.npz", **{"net/w": W * 0})
+    saved(tmp_path / "like.npz", {"net/w": W * 0})
     run(source, tmp_path / "to", like=tmp_path / "like.npz")
     assert list(values(tmp_path / "to")) == ["net/w"]
     with pytest.raises(UserError, match="template of the format that is to be written"):

@@ -665,7 +665,7 @@ def test_algorithms(
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
 def written(path: Path, source: Source, template: Source | None, **other: Array) -> Path:
-    sink = TorchSink(path, source.tensors, source.contents(), template)
+    sink = TorchSink(path, list(source.tensors.values()), source.contents(), template)
     for key in source.tensors:
         sink.write(key, pieces(other[key]) if key in other else source.chunks(key))
     sink.finish()
@@ -721,17 +721,17 @@ def test_what_does_not_fit_the_template_is_refused(tmp_path: Path) -> None:
     with TorchSource(path) as template:
         more = {**template.tensors, "x": Stored("x", (), "float32")}
         with pytest.raises(CheckpointError, match="x is not in the template"):
-            TorchSink(tmp_path / "b.pt", more, Contents(()), template)
+            TorchSink(tmp_path / "b.pt", list(more.values()), Contents(()), template)
         with pytest.raises(CheckpointError, match="w is in the template and not"):
-            TorchSink(tmp_path / "b.pt", {}, Contents(()), template)
+            TorchSink(tmp_path / "b.pt", [], Contents(()), template)
     for dtype in (STRING, "float8_e4m3"):
         with pytest.raises(CheckpointError, match=f"w has dtype {dtype}"):
-            TorchSink(tmp_path / "b.pt", {"w": Stored("w", (1,), dtype)}, Contents(()), None)
+            TorchSink(tmp_path / "b.pt", [Stored("w", (1,), dtype)], Contents(()), None)
     assert not (tmp_path / "b.pt").exists()
 
 
 def test_sinks_hold_to_what_was_announced(tmp_path: Path) -> None:
-    sink = TorchSink(tmp_path / "b.pt", {"w": Stored("w", (1,), "int8")}, Contents(()), None)
+    sink = TorchSink(tmp_path / "b.pt", [Stored("w", (1,), "int8")], Contents(()), None)
     with pytest.raises(ValueError, match="announced"):
         sink.finish()
     sink.abandon()
@@ -740,7 +740,7 @@ def test_sinks_hold_to_what_was_announced(tmp_path: Path) -> None:
 def test_large_tensors_are_written_and_read_in_pieces(tmp_path: Path) -> None:
     large = {name: Stored(name, (24 << 20,), "uint8") for name in "ab"}
     tracemalloc.start()
-    sink = TorchSink(tmp_path / "a.pt", large, Contents(()), None)
+    sink = TorchSink(tmp_path / "a.pt", list(large.values()), Contents(()), None)
     for name in large:
         sink.write(name, (bytes(1 << 20) for _ in range(24)))
     sink.finish()
@@ -785,7 +785,7 @@ def test_mutated_pickles_with_the_right_checksum(
 @pytest.mark.slow
 def test_files_of_more_than_four_gigabytes(tmp_path: Path) -> None:
     tensors = {"a": Stored("a", ((4 << 30) + (1 << 20),), "uint8"), "b": Stored("b", (1 << 20,), "uint8")}
-    sink = TorchSink(tmp_path / "a.pt", tensors, Contents(()), None)
+    sink = TorchSink(tmp_path / "a.pt", list(tensors.values()), Contents(()), None)
     for key, each in tensors.items():
         sink.write(key, (bytes(1 << 20) for _ in range(each.nbytes >> 20)))
     sink.finish()

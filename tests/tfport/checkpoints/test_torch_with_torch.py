@@ -95,7 +95,7 @@ def test_what_pytorch_reads_is_what_was_written(tmp_path: Path) -> None:
             stored = Stored(f"{name}.{len(shape)}.{0 in shape}", shape, name)
             tensors[stored.key] = stored
             arrays[stored.key] = np.ones(shape).astype(numpy_dtype(name))
-    sink = TorchSink(tmp_path / "a.pt", tensors, Contents(()), None)
+    sink = TorchSink(tmp_path / "a.pt", list(tensors.values()), Contents(()), None)
     for key, array in arrays.items():
         sink.write(key, pieces(array))
     sink.finish()
@@ -129,7 +129,7 @@ def test_a_template_keeps_all_that_is_no_tensor(tmp_path: Path) -> None:
     }
     torch.save(tree, tmp_path / "a.pt")
     with TorchSource(tmp_path / "a.pt") as source:
-        sink = TorchSink(tmp_path / "b.pt", source.tensors, source.contents(), source)
+        sink = TorchSink(tmp_path / "b.pt", list(source.tensors.values()), source.contents(), source)
         for key in source.tensors:
             sink.write(key, source.chunks(key))
         sink.finish()
