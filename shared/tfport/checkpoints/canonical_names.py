@@ -45,8 +45,8 @@ def contents(source: Named) -> Contents:
         from tfport.checkpoints import torch_names
 
         return torch_names.flat(source.tensors, source.notes)
-    entries = tuple(_entry(stored) for stored in source.tensors.values())
-    return Contents(entries, _optimizers(entries, source.recorded or ()), source.notes)
+    entries = tuple(entry_of(stored) for stored in source.tensors.values())
+    return Contents(entries, optimizers_of(entries, source.recorded or ()), source.notes)
 
 
 def _is_torch(source: Named) -> bool:
@@ -59,7 +59,8 @@ def _is_torch(source: Named) -> bool:
     )
 
 
-def _entry(stored: Stored) -> Entry:
+def entry_of(stored: Stored) -> Entry:
+    """What a tensor is whose key is its canonical name."""
     key = stored.key
     name = key.removesuffix(":0")
     parts = name.split("/")
@@ -95,7 +96,8 @@ def algorithm_of(slots: Iterable[str]) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _optimizers(entries: tuple[Entry, ...], recorded: tuple[OptimizerEntry, ...]) -> tuple[OptimizerEntry, ...]:
+def optimizers_of(entries: tuple[Entry, ...], recorded: tuple[OptimizerEntry, ...] = ()) -> tuple[OptimizerEntry, ...]:
+    """The optimizers that entries tell of, with what is recorded of them."""
     slots: dict[str, dict[str, None]] = {}
     variables: dict[str, dict[str, None]] = {}
     for entry in entries:

@@ -262,7 +262,7 @@ def diff(
     tensors = [_compared(a, b, one, other, options.tolerance_ulp, told) for one, other in pairs]
     settled, of_counts = _held_against(a, b)
     settled_too, of_counts_too = _held_against(b, a)
-    settled |= settled_too
+    settled |= settled_too | _shared_counts(a, b) | _shared_counts(b, a)
     only_left = tuple(_only(a, each, settled) for each in a.entries() if each.name not in b.names)
     only_right = tuple(_only(b, each, settled) for each in b.entries() if each.name not in a.names)
     return Difference(
@@ -319,7 +319,8 @@ def _only(side: _Opened, entry: Entry, settled: set[tuple[str, str]]) -> OnlyOne
     stored = side.source.tensors[entry.key]
     note = ""
     if (side.label, entry.key) in settled:
-        note = f"held against the other side's {'count' if entry.role is Role.POWER else 'beta powers'}"
+        against = "count" if entry.role is Role.POWER else "beta powers" if entry.optimizer else "optimizers' counts"
+        note = f"held against the other side's {against}"
     elif entry.role is Role.OTHER:
         note = "bookkeeping"
     elif entry.role is Role.HYPERPARAMETER:
@@ -416,6 +417,23 @@ def _held_against(powered: _Opened, counted: _Opened) -> tuple[set[tuple[str, st
         }
         told += [_power_finding(powered, counted, each, counts[0]) for each in powers]
     return settled, told
+
+
+def _shared_counts(alone: _Opened, other: _Opened) -> set[tuple[str, str]]:
+    """(label, key) of counts of no optimizer (global_step) that every optimizer of the other side agrees with."""
+    counted = [other.counts(each.name) for each in other.contents.optimizers]
+    numbers = {number for counts in counted for number in counts}
+    if not counted or not all(counted) or len(numbers) != 1:
+        return set()
+    (number,) = numbers
+    return {
+        (alone.label, each.key)
+        for each in alone.entries()
+        if each.role is Role.COUNT
+        and not each.optimizer
+        and each.name not in other.names
+        and inspecting.scalar(alone.source, each.key) == number
+    }
 
 
 def _power_finding(powered: _Opened, counted: _Opened, entry: Entry, count: Number) -> Finding:

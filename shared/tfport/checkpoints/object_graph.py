@@ -17,9 +17,10 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tfport.checkpoints import canonical_names
 from tfport.checkpoints.contents import (
     STRING,
     Array,
@@ -43,6 +44,7 @@ Read = Callable[[str], Array]
 
 _VALUE = "VARIABLE_VALUE"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_ITERATIONS = re.compile(r"optimizer/[^/]+/iterations")
 
 
 class Message:
@@ -241,7 +243,24 @@ def contents_of(path: Path, graph: Bytes, tensors: Mapping[str, Stored], read: R
         nodes = parse(graph)
     except ValueError as error:
         raise damaged(path, f"its object graph cannot be read ({error})") from None
-    return _Finding(nodes, tensors, read).contents()
+    return _of_a_tree(nodes, tensors) or _Finding(nodes, tensors, read).contents()
+
+
+def _of_a_tree(nodes: list[Node], tensors: Mapping[str, Stored]) -> Contents | None:
+    """What a tree of canonical names holds, as `tree_graph` makes it; None where this is none."""
+    named = {node.key: node.full_name for node in nodes if node.key}
+    if any(key != f"{name}{_SUFFIX}" for key, name in named.items()) or any(node.slots for node in nodes):
+        return None
+    if not any(_ITERATIONS.fullmatch(name) for name in named.values()):
+        return None
+    entries = []
+    for key, stored in tensors.items():
+        if key in named:
+            known = canonical_names.entry_of(Stored(named[key], stored.shape, stored.dtype))
+            entries.append(replace(known, key=key))
+        else:
+            entries.append(Entry(key, Role.OTHER, key))
+    return Contents(tuple(entries), canonical_names.optimizers_of(tuple(entries)))
 
 
 # --- Optimizers -------------------------------------------------------------------------------------------------------

@@ -13,9 +13,6 @@ from tfport.errors import CheckpointError
 SEPARATOR = ":"
 """Between a file's name and the key in it; keys of a folder's only checkpoint stand alone."""
 
-_BY_KEY = frozenset({"npz", "safetensors", "torch"})
-"""Formats whose Sink takes the headers by key."""
-
 _SUFFIXES = (".index", ".h5", ".keras", ".npz", ".safetensors", ".pt", ".pth")
 
 
@@ -122,10 +119,9 @@ class PartsSink(Sink):
             for name, part in template.parts.items():
                 inner = {key: short for key in entries for own, short in [template.part_of(key)] if own == name}
                 stored = [Stored(inner[each.key], each.shape, each.dtype) for each in tensors if each.key in inner]
-                given = {each.key: each for each in stored} if part.format in _BY_KEY else stored
                 held = tuple(_renamed(entries[key], short) for key, short in inner.items())
                 own_contents = Contents(held, contents.optimizers)
-                self._sinks[name] = sink_for(part.format)(path / name, given, own_contents, part)
+                self._sinks[name] = sink_for(part.format)(path / name, stored, own_contents, part)
         except BaseException:
             self.abandon()
             raise

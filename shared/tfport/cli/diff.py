@@ -4,6 +4,7 @@ Both are paired by canonical names and read side by side, one tensor at a time. 
 
 Examples:
   tfport diff model.ckpt-1000 model.keras
+  tfport diff model.ckpt-1000 port.weights.h5 --pair
   tfport diff before.h5 after.h5 --only='generator/*' --tolerance_ulp=1 --json=-
 
 Bookkeeping that one side has alone (object graphs, save counters) does not count, nor does a beta power that agrees
@@ -15,12 +16,16 @@ Exit codes: 0 the same; 1 different; 2 bad input.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfport.cli import app, say
 from tfport.cli.outputs import output_file
 from tfport.errors import whole
+
+if TYPE_CHECKING:
+    from tfport.checkpoints.contents import Source
 
 FLAGS = flags.FLAGS
 POSITIONAL = ("A", "B")
@@ -30,7 +35,19 @@ flags.DEFINE_multi_string("only", [], "Canonical names to look at, with * and ?;
 flags.DEFINE_integer(
     "tolerance_ulp", 0, "Units in the last place by which floats may differ: listed, and no difference."
 )
+flags.DEFINE_boolean("pair", False, "Pair variables and optimizers of other names as `tfport convert` does.")
+flags.DEFINE_string("mapping", None, "File that says which variable of A is which of B; --pair goes with it.")
 flags.DEFINE_boolean("ignore_optimizers", False, "Whether to leave out optimizers: slots, counts, powers, rates.")
+
+
+def _paired(one: Source, other: Source) -> Source:
+    """The left side under the right side's names, where that is asked for."""
+    if not FLAGS.pair and FLAGS.mapping is None:
+        return one
+    from tfport.checkpoints.paired_view import PairedSource
+    from tfport.checkpoints.pairing import read_mapping
+
+    return PairedSource(one, other, read_mapping(Path(FLAGS.mapping)) if FLAGS.mapping is not None else None)
 
 
 def main() -> int:
@@ -45,7 +62,7 @@ def main() -> int:
 
     options = Options(tuple(FLAGS.only), tolerance, FLAGS.ignore_optimizers)
     with open_source(left) as one, open_source(right) as other, progress("comparing") as start:
-        found = diff(one, other, options, start)
+        found = diff(_paired(one, other), other, options, start)
     if FLAGS.json == "-":
         import json
 

@@ -58,9 +58,10 @@ def test_weights_come_through_every_format(source: Path, tmp_path: Path, name: s
     assert any(array.tobytes() == W.tobytes() for array in found.values())
 
 
-def test_there_and_back_is_the_same(source: Path, tmp_path: Path) -> None:
-    run(source, tmp_path / "there.ckpt")
-    run(tmp_path / "there.ckpt", tmp_path / "back.npz")
+@pytest.mark.parametrize("written", ["tf1-v1", "tf1-v2", "tf2", "safetensors"])
+def test_there_and_back_is_the_same(source: Path, tmp_path: Path, written: str) -> None:
+    run(source, tmp_path / "there", format=written)
+    run(tmp_path / "there", tmp_path / "back.npz")
     before, after = values(source), values(tmp_path / "back.npz")
     assert before.keys() == after.keys()
     assert all(before[key].tobytes() == after[key].tobytes() for key in before)
