@@ -59,6 +59,16 @@ def wider() -> FakeProgram:
     return FakeProgram(Plan(layers=layers))
 
 
+def restarting() -> FakeProgram:
+    """Slots begin anew now and then, by the optimizer's count."""
+    return FakeProgram(Plan(restarts="count"))
+
+
+def restarting_by_a_global() -> FakeProgram:
+    """The same by a global of the module, which a process of its own begins anew."""
+    return FakeProgram(Plan(restarts="shared"))
+
+
 def not_a_number() -> FakeProgram:
     return FakeProgram(Plan(not_a_number="output/kernel"))
 

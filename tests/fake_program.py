@@ -46,6 +46,8 @@ class Phase:
 
 Optimizer = tuple[str, str, Mapping[str, float]]
 """Name, algorithm and hyperparameters."""
+_SHARED: dict[str, int] = {}
+"""A count that outlives programs, as a global of a module does."""
 SLOTS = {"SGD": (), "Momentum": ("accumulator",), "Adam": ("m", "v")}
 LAYERS = (Layer("hidden", 4, 6, "tanh"), Layer("output", 6, 2))
 SGD: Optimizer = ("sgd", "SGD", {"learning_rate": 0.1})
@@ -123,6 +125,9 @@ class Plan:
     """The update, counted from 1, that is made with twice the rate."""
     remembers: bool = False
     """Whether every update adds a part of the ones before it since the last load, which no state tells."""
+    restarts: str = ""
+    """What counts the updates up to the thousandth, at which, as at the first of all, slots begin anew: "count", the
+    optimizer's count, which is no fault; "python", a number in the program; "shared", one of all programs."""
     miscount: int = 0
     """How many steps too many each update counts."""
     not_a_number: str = ""
@@ -161,6 +166,7 @@ class FakeProgram(Program):
         self._past: dict[str, list[float]] = {}
         self._wild = 0
         self._memory: dict[str, Array] = {}
+        self._made = 0
         self._layers = {layer.name: layer for layer in self.plan.layers}
         self._fill(seed)
 
@@ -424,6 +430,8 @@ class FakeProgram(Program):
         numbers = {key: self._type(np.float32(value)) for key, value in given.items()}
         rate = numbers["learning_rate"] * self._type(self.plan.rate_factor)
         step = self.counts[name] + 1
+        if self._begins_anew(step - 1):
+            self.slots = {key: np.zeros_like(array) for key, array in self.slots.items()}
         self.counts[name] = step + self.plan.miscount
         one = self._type(1)
         for variable, gradient in gradients.items():
@@ -452,6 +460,12 @@ class FakeProgram(Program):
                 self.values[variable] -= change
         for variable in self.plan.leak:
             self.values[variable] *= self._type(0.99)
+
+    def _begins_anew(self, count: int) -> bool:
+        self._made += 1
+        _SHARED["made"] = _SHARED.get("made", 0) + 1
+        made = {"count": count, "python": self._made - 1, "shared": _SHARED["made"] - 1}
+        return bool(self.plan.restarts) and made[self.plan.restarts] % 1_000 == 0
 
     def _power(self, beta: Any, step: int) -> Any:
         if self.plan.powers == "pow":

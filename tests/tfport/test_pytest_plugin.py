@@ -92,7 +92,7 @@ def test_one_run_of_each_outcome(pytester: pytest.Pytester) -> None:
                 assert_equivalent(sides.legacy, sides.broken, sides.batch)
 
             def test_no_such_rung(assert_equivalent):
-                assert_equivalent(sides.legacy, sides.modern, sides.batch, rungs="9")
+                assert_equivalent(sides.legacy, sides.modern, sides.batch, rungs="10")
 
             def test_no_such_option(assert_equivalent):
                 assert_equivalent(sides.legacy, sides.modern, sides.batch, stepz=1)
@@ -111,7 +111,7 @@ def test_one_run_of_each_outcome(pytester: pytest.Pytester) -> None:
     # What the user gave wrong is said in a line, without a traceback.
     assert "the modern factory sides:broken raised ValueError: no such data" in text
     assert ">       assert_equivalent(sides.legacy, sides.broken, sides.batch)" not in text
-    assert "rungs='9': '9' is no rung. Valid: 0 repeat, 1 structure" in text
+    assert "rungs='10': '10' is no rung. Valid: 0 repeat, 1 structure" in text
     assert "unexpected keyword argument 'stepz'" in text
 
     # A page for each check, named after its test; a failing one's place is told.
@@ -137,7 +137,7 @@ def test_one_run_of_each_outcome(pytester: pytest.Pytester) -> None:
         ("tfport_precision = float16", "tfport_precision = float16 in {file}: expected float32 or float64."),
         ("tfport_sample = steps", "tfport_sample = steps in {file}: expected steps:N, tensors:N or both"),
         ("tfport_sample = steps:2,steps:3", "expected steps:N, tensors:N or both"),
-        ("tfport_rungs = 3-9", "tfport_rungs = 3-9 in {file}: '3-9' is no rung. Valid: 0 repeat"),
+        ("tfport_rungs = 3-10", "tfport_rungs = 3-10 in {file}: '3-10' is no rung. Valid: 0 repeat"),
     ],
 )
 @pytest.mark.parametrize("file", ["tox.ini", "pyproject.toml"])

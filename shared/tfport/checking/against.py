@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
+from tfport.checking import resume
+from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter, compare_reports, compare_stills, paired
 from tfport.checking.observe import Still, observe
 from tfport.checking.pairing import Pairing, paired_with
@@ -98,6 +101,8 @@ class Opponent:
             pairing, batches = self.pairing, session.batches(program)
             self._structure(meter, record, side, pairing)
             owners = _owners(record)
+            if "resume" in session.order.rungs:
+                self._resume(meter, record, side, first_time, owners)
             stills = []
             for still in record.stills:
                 batch = batches[still.step]
@@ -105,7 +110,10 @@ class Opponent:
                 meter.unstable |= mine.unstable
                 compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
                 stills.append(mine)
+            if "resume" in session.order.rungs:
+                _unfed(meter, record)
             self._trajectories(meter, record, side, owners)
+            resume.same_step_twice(meter, record)
             meter.finish()
             if first_time:
                 self.findings, self.movements, self.unasked = contracts_of(session, side, stills, record.initial)
@@ -134,6 +142,16 @@ class Opponent:
                 {name: mine[name] for name in mine if paired(name)},
             ),  # type: ignore[arg-type]
         )
+
+    def _resume(self, meter: Meter, record: Record, side: Side, looked_at: bool, owners: Mapping[str, str]) -> None:
+        """Rung 9, by a side of which no step has run; a side that was looked at has traced its steps, or made some."""
+        session, steps = self.session, self.session.order.steps
+        with (
+            session.afresh(side.program, "modern") if looked_at else nullcontext(side.program) as program,
+            session.bar(f"modern {record.precision}, resumed", steps - resume_step(steps)) as tick,
+        ):
+            fresh = session.side(program, "modern", side.names) if looked_at else side
+            resume.go_on(meter, record, fresh, session.batches(program), owners, tick)
 
     def _initialisation(self, meter: Meter, record: Record) -> None:
         rung = meter.pair.rung("initialisation")
@@ -173,6 +191,13 @@ class Opponent:
                         meter.add_all("free_trajectory", states[step + 1], after, step, "step", "", owners)
                     tick()
                 self.curves = self.curves or curves
+
+
+def _unfed(meter: Meter, record: Record) -> None:
+    """Rung 9 runs before it is known what of the modern side does not repeat."""
+    for name in record.initial:
+        if name in meter.unstable:
+            meter.pair.rung("resume").lack(f"{name} depends on random numbers that cannot be fed")
 
 
 def _trainable(variables: Sequence[VariableInfo]) -> tuple[VariableInfo, ...]:

@@ -30,6 +30,15 @@ def rungs(text: str) -> tuple[str, ...]:
     return tuple(name for name in RUNGS if name in found) or RUNGS
 
 
+def resume_step(steps: int) -> int:
+    """From which step of a trajectory of `steps` rung 9 goes on: the largest odd one up to half of them.
+
+    An odd one, so that what happens at every second step falls on other steps where a count of them begins anew.
+    """
+    half = steps // 2
+    return half - 1 if half and not half % 2 else half
+
+
 @dataclass(frozen=True)
 class Sample:
     """Bounds on the work."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import factories, location
+from tfport.checking import factories, location, resume
 from tfport.checking.against import Opponent
 from tfport.checking.bounds import Sample
 from tfport.checking.envelope import spanned
@@ -143,9 +143,16 @@ class _Check:
         if small:
             pair = self._second_opinion(pair, asked, first, single, small)
             rounding_by = "envelope" if pair.verdict.equal else rounding_by
+        why = resume.explained(session, single, pair, first)
+        if why:
+            told = [
+                dataclasses.replace(rung, findings=(*rung.findings, why)) if rung.rung == "resume" else rung
+                for rung in pair.rungs
+            ]
+            pair = assembled(asked.pair, told)
         if pair.verdict is Verdict.IDENTICAL:
             rounding_by = ""
-        place = None if pair.verdict.equal else self._located(pair, looked, bool(small))
+        place = None if pair.verdict.equal else self._located(pair, looked, bool(small), why)
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, place)
 
@@ -161,7 +168,10 @@ class _Check:
     def _enveloped(self, single: Record, first: Meter) -> Meter:
         """The float32 pass once more, now that it is known how far rounding takes the legacy side."""
         span = spanned(self.session, single, first, self.pairing.shared_phases, self.pairing.outputs)
-        return self.opponent.held_against(single, envelope=span)[0]
+        second = self.opponent.held_against(single, envelope=span)[0]
+        for fault in first.pair.rung("resume").faults:  # what a side keeps for itself it may have kept from that pass
+            second.pair.rung("resume").fault(fault)
+        return second
 
     def _second_opinion(
         self, pair: PairResult, asked: Meter, first: Meter, single: Record, small: Mapping[str, float]
@@ -254,7 +264,7 @@ class _Check:
         return judge(asked.pair, first.pair, double.pair if double else None, repeat, ran, enveloped)
 
     def _located(
-        self, pair: PairResult, looked: Sequence[tuple[Record, list[Still], bool]], constants: bool
+        self, pair: PairResult, looked: Sequence[tuple[Record, list[Still], bool]], constants: bool, why: str
     ) -> Location | None:
         """The node, gradient or update at which the first divergence arises.
 
@@ -262,6 +272,7 @@ class _Check:
           pair: the verdicts.
           looked: the passes, the most precise one last, with what the modern side showed.
           constants: whether a number that one side rounds to float32 keeps them apart in float64 as well.
+          why: what is known of rung 9, where it alone fails.
         """
         rung = next((each for each in pair.rungs if each.rung == pair.located), None)
         if rung is None or rung.first_divergence is None:
@@ -269,7 +280,10 @@ class _Check:
         first = rung.first_divergence
         record, stills, double = looked[-1]
         close = location.SINGLE if not double else CONSTANT if constants else location.DOUBLE
-        trajectory = rung.rung in ("forced_trajectory", "free_trajectory")
+        resumed = rung.rung == "resume"
+        trajectory = rung.rung in ("forced_trajectory", "free_trajectory") or resumed
+        if resumed and first.tensor.startswith(resume.CARRIED):
+            return location.of_resume(first, why, None)
         if trajectory:
             record, stills = self._looked_again(record, first.step)
         names = [each.name for each in record.variables]
@@ -288,11 +302,13 @@ class _Check:
                 if trajectory or rung.rung == "gradient":
                     for phase in phases:
                         found = found or location.of_gradient(legacy, modern, phase, names, close)
+                if resumed:
+                    return location.of_resume(first, why, found)
                 if found is None and (trajectory or rung.rung == "update"):
                     found = self._of_update(record, legacy, modern, first, close)
                 if found is not None:
                     return found
-        return None
+        return location.of_resume(first, why, None) if resumed else None
 
     def _of_update(self, record: Record, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:
         pairs = {pair.legacy: pair for pair in self.pairing.phases}
@@ -363,7 +379,8 @@ def alone(session: Session) -> CheckReport:
 def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str, float]:
     """Rung -> its largest float64 difference, for failing rungs that a number's rounding to float32 would explain.
 
-    A free trajectory shows what the others let through, grown: it is one of them where all that fail below it are.
+    A free trajectory shows what the others let through, grown, from the start or from its middle: it is one of them
+    where all that fail below it are.
     """
     found: dict[str, float] = {}
     for rung in pair.rungs:
@@ -376,8 +393,8 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
         figures = [
             max(other.relative[tensor], double.moves.get((name, tensor), 0.0)) for tensor in excess(one, other)[0]
         ]
-        below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-1]]
-        grown = name == "free_trajectory" and all(each in found for each in below)
+        below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-2]]
+        grown = name in RUNGS[-2:] and all(each in found for each in below)
         if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= CONSTANT):
             found[name] = max(figures, default=0.0)
     return found

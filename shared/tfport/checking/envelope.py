@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter
 from tfport.checking.observe import Still, disturbed, observe
 from tfport.checking.record import Record
@@ -23,7 +24,8 @@ def spanned(
 ) -> Envelope:
     """How far the legacy side goes when its state, and its batch, is disturbed by one unit in the last place.
 
-    The free trajectory is disturbed after every step, by what the modern side's own steps were apart.
+    The free trajectory, and rung 9 from its middle on, are disturbed after every step, by what the modern side's own
+    steps were apart.
 
     Args:
       session: the check.
@@ -35,7 +37,10 @@ def spanned(
     found = Envelope()
     _complement(found, record, phases)
     order = session.order
-    work = DISTURBANCES * (len(record.forced) + order.steps)
+    runs = [("free_trajectory", 0)]
+    if "resume" in order.rungs:
+        runs.append(("resume", resume_step(order.steps)))
+    work = DISTURBANCES * (len(record.forced) + sum(order.steps - begin for _, begin in runs))
     with (
         session.timed("envelope"),
         session.opened("legacy", "float32") as program,
@@ -57,19 +62,20 @@ def spanned(
                 _widen(found, "forced_trajectory", step, reports[step], mine_reports)
                 _widen(found, "forced_trajectory", step, states[step + 1], side.state().arrays)
                 tick()
-            side.load(disturbed(record.initial, number))
-            for step in range(order.steps):
-                side.at(step)
-                _widen(found, "free_trajectory", step, reports[step], side.step(batches[step]))
-                present = side.state().arrays
-                if step + 1 in states:
-                    _widen(found, "free_trajectory", step, states[step + 1], present)
-                # From here on as far as one step of the modern side was seen to go, and may go, by rounding.
-                side.load(disturbed(present, number * order.steps + step, _steps_apart(found, first, step)))
-                tick()
-    for rung, name, step in [key for key in found.spans if key[0] == "forced_trajectory"]:
-        free = "free_trajectory", name, step  # its last step is one of those
-        found.extra[free] = found.allows((rung, name, step))
+            for rung, begin in runs:
+                side.load(disturbed(states[begin], number))
+                for step in range(begin, order.steps):
+                    side.at(step)
+                    _widen(found, rung, step, reports[step], side.step(batches[step]))
+                    present = side.state().arrays
+                    if step + 1 in states:
+                        _widen(found, rung, step, states[step + 1], present)
+                    # From here on as far as one step of the modern side was seen to go, and may go, by rounding.
+                    side.load(disturbed(present, number * order.steps + step, _steps_apart(found, first, step)))
+                    tick()
+    for forced, name, step in [key for key in found.spans if key[0] == "forced_trajectory"]:
+        for rung, _ in runs:  # its last step is one of those
+            found.extra[rung, name, step] = found.allows((forced, name, step))
     return found
 
 

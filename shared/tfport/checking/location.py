@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tfport.checking.observe import KeptNode, Still
 from tfport.checking.report import Location, Neighbour
 from tfport.checking.values import CLOSE, first_apart, matched
 from tfport.equivalence.distance import first_mismatch
+from tfport.equivalence.result import Divergence
 
 Array = np.ndarray[Any, Any]
 SINGLE = CLOSE / 4
@@ -219,6 +221,20 @@ def of_update(
     return Location(
         legacy.step, phase, optimizers[1], "update", optimizers[0], "update", (), ((name, name),), neighbours, text
     )
+
+
+def of_resume(first: Divergence, why: str, found: Location | None) -> Location:
+    """Where the modern side, from the legacy side's state in the middle, leaves the legacy side's trajectory.
+
+    Args:
+      first: where the rung first differs.
+      why: what that means; empty where rungs below it were not asked or failed.
+      found: the place at the state before that step, where both were looked at there and one was found.
+    """
+    text = f"Step {first.step}: {why}." if why else f"Step {first.step}: the modern side, resumed, goes another way."
+    if found is None:
+        return Location(first.step, first.phase or "", "", "", "", "", (), text=text)
+    return replace(found, text=f"{text} {found.text}")
 
 
 def _differ(one: Array, other: Array, close: float) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfport.checking import contracts
 from tfport.checking.batches import BatchSource
+from tfport.checking.bounds import resume_step
 from tfport.checking.lazy import Lazy
 from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, outputs_of, probe_state, run
 from tfport.checking.report import DrawRow, Finding, Movement
@@ -85,6 +86,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
         optimizers = side.optimizers()  # now: a rate that decays is compared at the first step
         warm = min(WARM_STEPS, order.steps)
         kept = {step for each in forced for step in (each, each + 1)} | {0, warm, order.steps}
+        kept |= {resume_step(order.steps)} if "resume" in order.rungs else set()
         if order.sample.steps is None and len(forced) == order.steps:
             kept = set(range(order.steps + 1))
         first = observe(side, session.store, initial, batches[0], 0, twice=earlier is None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,15 @@ class RemoteProgram(OtherProcess, Program):
         """In the other process."""
         self._said("initialise", seed=seed)
 
+    @contextmanager
+    def afresh(self) -> Iterator[None]:
+        """In the block the other process has the program built once more, in the one that it had aside."""
+        self._said("afresh")
+        try:
+            yield
+        finally:
+            self._said("back")
+
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         """In the other process."""
         return dict(self._arrays("forward", batch, training=training))
@@ -180,6 +190,7 @@ _DOING = {
     "state": "reading its variables",
     "load": "setting its variables",
     "initialise": "being built again",
+    "afresh": "being built again",
     "forward": "computing its outputs",
     "nodes": "computing its outputs or its loss",
     "loss": "computing its loss",
@@ -197,7 +208,9 @@ class _Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.program: Program | None = None
+        self.aside: Program | None = None
         self.order: dict[str, Any] = {}
+        self.seed = 0
         self.first_batch: Batch = {}
         self._fed = ""
         self.count = 0
@@ -226,6 +239,7 @@ class _Server:
         """Builds the program."""
         factories.Floatx(precision).__enter__()  # for the life of the process
         self.order = {"given": given, "side": side, "precision": precision, "names": names}
+        self.seed = seed
         try:
             self.program = factories.build(given, side, precision, seed, names)
         except NoSuchPrecision as reason:
@@ -242,6 +256,19 @@ class _Server:
         program.load(under(BuiltNames.of(program), fresh).state())
         fresh.close()
 
+    def afresh(self, program: Program) -> None:
+        """Puts the program aside and has it built once more."""
+        fresh = factories.build(**self.order, seed=self.seed)
+        fresh.draws.seed, fresh.draws.step = program.draws.seed, program.draws.step
+        fresh.prepare(self.first_batch)
+        self.program, self.aside = under(BuiltNames.of(program), fresh), program
+
+    def back(self, program: Program) -> None:
+        """Has the program back that was put aside."""
+        assert self.aside is not None
+        program.close()
+        self.program, self.aside = self.aside, None
+
     def _answered(self, program: Program, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if method in ("inputs", "variables", "optimizers", "random_draws"):
             return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
@@ -250,6 +277,9 @@ class _Server:
             return {"value": dict(value) if isinstance(value, Mapping) else list(value)}
         if method == "state":
             return self._file(program.state().arrays)
+        if method in ("afresh", "back"):
+            getattr(self, method)(program)
+            return {"value": None}
         if method == "initialise":
             self.initialise(program, arguments["seed"])
             return {"value": None}

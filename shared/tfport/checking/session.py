@@ -120,6 +120,20 @@ class Session:
                 else:
                     program.close()
 
+    @contextmanager
+    def afresh(self, program: Program, role: str) -> Iterator[Program]:
+        """The side built once more for the block, so that nothing of it has run; itself where it was given as built."""
+        from tfport.checking.remote import RemoteProgram
+
+        if isinstance(self.order.legacy if role == "legacy" else self.order.modern, Program):
+            yield program
+        elif isinstance(program, RemoteProgram):
+            with program.afresh():
+                yield program
+        else:
+            with self.opened(role, program.precision) as fresh:
+                yield fresh
+
     def batches(self, program: Program) -> BatchSource:
         """The batches; found once."""
         if self._batches is None:

@@ -23,6 +23,7 @@ from tfport.data.samples import sample_inputs
 from tfport.equivalence.ladder import Ladder
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, Tolerances
 from tfport.equivalence.result import Report, RungResult, Verdict
+from tfport.equivalence.resume import carry_between
 from tfport.equivalence.verdicts import judge, needs_float64, tolerances
 from tfport.errors import UserError, whole
 from tfport.initial import initial_state
@@ -157,7 +158,7 @@ def compare(request: Request, command: str = "") -> tuple[Report, dict[str, Arra
 
 
 def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Tolerances]) -> Pass:
-    """Runs rungs 1 to 8 in this process, in the request's precision.
+    """Runs rungs 1 to 9 in this process, in the request's precision.
 
     Args:
       request: what to compare.
@@ -173,6 +174,7 @@ def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Toler
             sides.append(paradigms.build(name, spec, request.precision, request.seed + len(sides)))
         initial = initial_state(spec, request.seed, request.precision)
         ladder = Ladder(sides[0], sides[1:], names, batches, initial, request.steps, allowed)
+        ladder.carry = lambda source, target: carry_between(source, target, spec, request.precision)
         bar = tqdm(
             total=ladder.work,
             desc=f"compare {request.precision}",
@@ -192,7 +194,7 @@ def measure_here(request: Request, names: Sequence[str], allowed: Sequence[Toler
 
 
 def _measure_elsewhere(request: Request, precision: str, pairs: Sequence[PairMeasurement]) -> list[PairMeasurement]:
-    """Runs rungs 1 to 8 in another precision, in a process of its own; in float64 it is told what rounding explains."""
+    """Runs rungs 1 to 9 in another precision, in a process of its own; in float64 it is told what rounding explains."""
     with tempfile.TemporaryDirectory(prefix="tfport-") as folder:
         order = {
             "request": {**dataclasses.asdict(request), "precision": precision},

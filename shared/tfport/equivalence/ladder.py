@@ -1,19 +1,21 @@
-"""Rungs 3 to 8: drives two or more Subjects side by side and measures how far apart they are.
+"""Rungs 1 to 9: drives two or more Subjects side by side and measures how far apart they are.
 
 The legacy side is run once and each modern side is held against it. All rungs run, whatever an earlier one said.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 from tfport.data.batches import Batches
 from tfport.equivalence import cancelled, losses
 from tfport.equivalence.initialisation import compare_initialisation, draws
 from tfport.equivalence.measurement import PairMeasurement, Tolerances
 from tfport.equivalence.result import LossCheck, Mover
+from tfport.equivalence.resume import Carry, Halfway, by_state, carried, resume_step, taken_over
 from tfport.equivalence.structure import compare_structure
 from tfport.state import State
 from tfport.subject import Batch, Subject
@@ -39,6 +41,8 @@ class Ladder:
     tolerances: Sequence[Tolerances]
     """For each modern side, what rounding explains; a first divergence is taken down only beyond it."""
     tick: Tick = lambda: None
+    carry: Callable[[str, str], Carry | None] = by_state
+    """Names of two sides -> what makes files of the one's checkpoint into the other's; None where that is not known."""
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,19 +52,20 @@ class Ladder:
         self.fits = [_shapes(modern.state()) == legacy for modern in self.moderns]
 
     def run(self) -> list[PairMeasurement]:
-        """Runs rungs 1 to 8 for every modern side."""
+        """Runs rungs 1 to 9 for every modern side; each ends in the state that its free trajectory led to."""
         self._structure()
         self._initialisation()
         self._still(self.initial, 0)
         self._still(self._warm(), WARM_STEPS)
         self._forced()
-        self._free()
+        with tempfile.TemporaryDirectory(prefix="tfport-") as folder:
+            self._resume(self._free(Path(folder)), Path(folder))
         return self.pairs
 
     @property
     def work(self) -> int:
         """How many ticks `run` makes."""
-        return 2 + 2 + 2 * self.steps
+        return 2 + 2 + 2 * self.steps + self.steps - resume_step(self.steps)
 
     # --- Rungs 1 and 2 ------------------------------------------------------------------------------------------------
     def _structure(self) -> None:
@@ -154,7 +159,7 @@ class Ladder:
             pair.rung("update").fault(f"phase {phase}: {_some(extra)} moved on the modern side alone")
         pair.movers = [each for each in pair.movers if each.phase != phase] + [mover]
 
-    # --- Rungs 7 and 8 ------------------------------------------------------------------------------------------------
+    # --- Rungs 7 to 9 ------------------------------------------------------------------------------------------------
     def _forced(self) -> None:
         """Every step begins at the legacy side's state."""
         self.legacy.load(self.initial)
@@ -174,15 +179,28 @@ class Ladder:
             state = after
             self.tick()
 
-    def _free(self) -> None:
-        """All sides go on by themselves; states are compared every step until they part, then now and then."""
+    def _free(self, folder: Path) -> Halfway:
+        """All sides go on by themselves; states are compared every step until they part, then now and then.
+
+        Args:
+          folder: takes the legacy side's checkpoint of the step from which rung 9 goes on.
+
+        Returns:
+          What rung 9 needs of the legacy side.
+        """
+        kept = Halfway(resume_step(self.steps), folder / "legacy")
+        files = any(self.carry(self.names[0], name) for name in self.names[1:])
         self.legacy.load(self.initial)
         for modern in self.moderns:
             modern.load(carried(self.initial, modern))
         stride = max(1, self.steps // 20)
         for step in range(self.steps):
+            if step == kept.step:
+                kept.take(self.legacy, files)
             batch = self.batches[step]
             left = self.legacy.step(batch)
+            if step >= kept.step:
+                kept.reports.append(left)
             self._curve(self.names[0], left)
             after: State | None = None
             for modern, pair, tolerances in zip(self.moderns, self.pairs, self.tolerances, strict=True):
@@ -196,6 +214,32 @@ class Ladder:
                     scales = cancelled.of_state(self.legacy.spec, after.arrays, step + 1)
                     rung.add_all(after.arrays, own, step, "step", tolerances, "", self.owner, scales)
             self.tick()
+        kept.last = self.legacy.state()
+        return kept
+
+    def _resume(self, kept: Halfway, folder: Path) -> None:
+        """The modern sides take over the legacy side's checkpoint and go on to where its free trajectory ended."""
+        assert kept.last is not None
+        ends = [modern.state() for modern in self.moderns]
+        going = []
+        sides = zip(self.moderns, self.pairs, self.tolerances, strict=True)
+        for number, (modern, pair, tolerances) in enumerate(sides):
+            ways = self.carry(pair.legacy, pair.modern), self.carry(pair.modern, pair.legacy)
+            own = folder / f"modern-{number}"
+            if taken_over(kept, self.legacy, modern, *ways, pair.rung("resume"), tolerances, own):
+                going.append((modern, pair, tolerances))
+        for step in range(kept.step, self.steps):
+            batch = self.batches[step]
+            for modern, pair, tolerances in going:
+                reported = modern.step(batch)
+                self._compare_step(pair, "resume", tolerances, kept.reports[step - kept.step], reported, step)
+            self.tick()
+        scales = cancelled.of_state(self.legacy.spec, kept.last.arrays, self.steps - kept.step)
+        for modern, pair, tolerances in going:
+            rung, arrays = pair.rung("resume"), modern.state().arrays
+            rung.add_all(kept.last.arrays, arrays, self.steps - 1, "step", tolerances, "", self.owner, scales)
+        for side, end in ((self.legacy, kept.last), *zip(self.moderns, ends, strict=True)):
+            side.load(end)
 
     def _compare_step(
         self,
@@ -279,16 +323,6 @@ class _Still:
             for name, array in self.after[phase].arrays.items()
             if not name.startswith("optimizer/") and array.tobytes() != self.before.arrays[name].tobytes()
         )
-
-
-def carried(state: State, subject: Subject) -> State:
-    """The state as `subject` can take it: what it has no place for is left out, what is missing keeps its own value."""
-    own = subject.state().arrays
-    arrays: dict[str, Any] = {
-        name: state.arrays[name] if name in state.arrays and state.arrays[name].shape == array.shape else array
-        for name, array in own.items()
-    }
-    return State(state.model, arrays)
 
 
 def _shapes(state: State) -> dict[str, tuple[int, ...]]:

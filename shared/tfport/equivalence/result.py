@@ -53,8 +53,9 @@ RUNGS: tuple[str, ...] = (
     "update",
     "forced_trajectory",
     "free_trajectory",
+    "resume",
 )
-"""The rungs by number, 0 to 8."""
+"""The rungs by number, 0 to 9."""
 
 FIRST_NUMERICAL = RUNGS.index("forward")
 

@@ -17,6 +17,7 @@ QUESTIONS: dict[str, str] = {
     "update": "same step?",
     "forced_trajectory": "same step everywhere?",
     "free_trajectory": "same training?",
+    "resume": "state carried over?",
 }
 """What each rung asks, in at most 21 characters."""
 

@@ -384,7 +384,7 @@ def test_a_bound_on_steps_leaves_states_out_and_says_so() -> None:
     report = checked(fake.factory(), fake.factory(slips_at=3), steps=5, sample="steps:2")
     assert report.left_out == ("the states of 3 of 5 steps (--sample)",)
     assert "forced_trajectory" not in failing(report)  # step 2 was not looked at
-    assert failing(report) == {"free_trajectory": "different"}
+    assert failing(report) == {"free_trajectory": "different", "resume": "different"}
     assert "forced_trajectory" in failing(checked(fake.factory(), fake.factory(slips_at=3), steps=5, sample="steps:5"))
 
 

@@ -1,4 +1,4 @@
-"""Five worked pairs of users' code: the equal port passes, and each mistake is found where it was made."""
+"""Six worked pairs of users' code: the equal port passes, and each mistake is found where it was made."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ MODELS = {
     "lstm": "float64",
     "word2vec": "envelope",  # tf.nn.nce_loss takes float32 only
     "decayed_rmsprop": "float64",
+    "slow_weights": "float64",
 }
 """Module of tests/pairs -> how its rounding must be shown."""
 STEPS = 4

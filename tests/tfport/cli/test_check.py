@@ -98,7 +98,7 @@ atexit.register(tell)
         ((*SIDES, "--steps=many"), "flag --steps=many: invalid literal"),
         ((*SIDES, "--seed=-1"), "--seed=-1 is out of range"),
         ((*SIDES, "--precision=float16"), "--precision=float16 is neither float32 nor float64."),
-        ((*SIDES, "--rungs=9"), "--rungs=9: '9' is no rung. Valid: 0 repeat, 1 structure,"),
+        ((*SIDES, "--rungs=10"), "--rungs=10: '10' is no rung. Valid: 0 repeat, 1 structure,"),
         ((*SIDES, "--rungs=6-3"), "--rungs=6-3: '6-3' is no rung."),
         ((*SIDES, "--rungs=forwards"), "--rungs=forwards: 'forwards' is no rung."),
         ((*SIDES, "--rungs=²"), "--rungs=²: '²' is no rung."),
@@ -194,6 +194,22 @@ def test_shapes_without_a_partner_are_not_comparable(tmp_path: Path) -> None:
     assert (code, told(err)) == (1, ""), err
     assert out.startswith("check_sides:wider cannot be compared with check_sides:legacy")
     assert "hidden/kernel" in out and "without a partner" in out
+
+
+def test_a_counter_that_is_no_variable_is_found_at_rung_9(tmp_path: Path) -> None:
+    words = ("--legacy=check_sides:restarting", SIDES[2], "--steps=5")
+    code, out, err = run(*words, "--modern=check_sides:restarting_by_a_global", cwd=tmp_path)
+    assert (code, told(err)) == (1, ""), err
+    text = " ".join(out.split())
+    assert text.startswith(
+        "check_sides:restarting_by_a_global differs from check_sides:restarting: first at rung 9 resume, step 1"
+    )
+    assert "8 free_trajectory same training? identical" in text and "9 resume state carried over? different" in text
+    assert "the modern side keeps something outside its variables (a counter in Python" in text
+    assert "legacy side does not go on" not in text
+    code, out, err = run(*words, "--modern=check_sides:restarting", "--rungs=9", cwd=tmp_path)
+    assert (code, told(err)) == (0, ""), err
+    assert "9 resume state carried over? identical" in " ".join(out.split())
 
 
 # --- Sides that are wrong ---------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fakes import FakeBatches, FakeSubject, Faults, initial_state, small_spec
-from tfport.equivalence.ladder import Ladder, carried
+from tfport.equivalence.ladder import Ladder
 from tfport.equivalence.measurement import PairMeasurement
 from tfport.equivalence.result import RUNGS, PairResult, RungResult, Verdict
+from tfport.equivalence.resume import carried
 from tfport.equivalence.verdicts import judge, tolerances
 from tfport.models.spec import BatchNorm, ModelSpec
 from tfport.subject import Batch, Subject
@@ -103,8 +104,8 @@ def test_another_order_of_summation_is_rounding(model: str) -> None:
 
 
 # --- What fails, and where --------------------------------------------------------------------------------------------
-UPDATES = ["update", "forced_trajectory", "free_trajectory"]
-LOSSES = ["loss", "forced_trajectory", "free_trajectory"]
+UPDATES = ["update", "forced_trajectory", "free_trajectory", "resume"]
+LOSSES = ["loss", *UPDATES[1:]]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_side_that_lacks_a_variable_still_gets_every_rung() -> None:
     result = judged(Faults(lacks=(BIAS,)))
     assert result.verdict is Verdict.NOT_COMPARABLE
     assert all(rung.compared for rung in result.rungs)
-    for rung in ("structure", "initialisation", "gradient", "update", "forced_trajectory", "free_trajectory"):
+    for rung in ("structure", "initialisation", "gradient", *UPDATES):
         assert result.rung(rung).verdict is Verdict.NOT_COMPARABLE
         assert f"{BIAS}" in findings(result, rung)
     assert "phase generator: generator/output/bias did not move" in findings(result, "update")
@@ -219,7 +220,7 @@ def test_a_side_that_lacks_a_phase_still_gets_every_rung(kept: int) -> None:
     assert result.verdict is Verdict.NOT_COMPARABLE
     for rung in ("loss", "gradient", "update"):
         assert f"phase {lost.name} is missing on the modern side" in result.rung(rung).findings
-    for rung in ("forced_trajectory", "free_trajectory"):
+    for rung in ("forced_trajectory", "free_trajectory", "resume"):
         assert f"{lost.loss} is not reported on the modern side" in result.rung(rung).findings
     assert result.rung("forward").verdict is Verdict.IDENTICAL
 
@@ -227,7 +228,7 @@ def test_a_side_that_lacks_a_phase_still_gets_every_rung(kept: int) -> None:
 def test_phases_in_another_order_are_different() -> None:
     spec = small_spec()
     result = judged(Faults(), spec=dataclasses.replace(spec, phases=spec.phases[::-1]))
-    assert failed(result) == ["structure", "update", "forced_trajectory", "free_trajectory"]
+    assert failed(result) == ["structure", *UPDATES]
 
 
 def test_carried_takes_what_fits_and_keeps_the_rest() -> None:
@@ -258,7 +259,7 @@ class _StaleAfterLoad(FakeSubject):
 
 def test_what_goes_wrong_only_after_some_steps_is_found_by_the_forced_trajectory() -> None:
     result = judged(Faults(), _StaleAfterLoad)
-    assert failed(result) == ["forced_trajectory", "free_trajectory"]
+    assert failed(result) == ["forced_trajectory", "free_trajectory", "resume"]
     first = result.rung("forced_trajectory").first_divergence
     assert first is not None
     assert (first.step, first.tensor, first.phase) == (1, BIAS, "generator")

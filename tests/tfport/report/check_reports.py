@@ -176,6 +176,7 @@ def different() -> CheckReport:
         "forced_trajectory": replace(
             bad, rung="forced_trajectory", first_divergence=divergence("forced_trajectory"), findings=()
         ),
+        "resume": replace(bad, rung="resume", first_divergence=divergence("resume"), findings=()),
     }
     del rungs["free_trajectory"]
     pair = _pair(*rungs.values(), located="update")

@@ -79,6 +79,7 @@ def _rung(name: str, rounded: bool) -> RungResult:
         "update": (1.9e-6, 4.4e-15, 41),
         "forced_trajectory": (2.4e-6, 4.6e-15, 188),
         "free_trajectory": (4.6e-3, 9.1e-15, 2_031_616),
+        "resume": (3.1e-3, 8.8e-15, 1_048_576),
     }[name]
     shrink = double / (relative * 2**-29)
     return RungResult(
@@ -146,6 +147,7 @@ def different_pair(modern: str = "keras3") -> PairResult:
     equal["free_trajectory"] = RungResult(
         "free_trajectory", Verdict.DIFFERENT, math.inf, None, broken, 960, math.inf, math.nan, math.nan
     )
+    equal["resume"] = replace(equal["free_trajectory"], rung="resume", first_divergence=replace(broken, rung="resume"))
     movers = (
         Mover("discriminator", _variables("discriminator"), ()),
         Mover("generator", _variables("generator"), (*_variables("generator"), "discriminator/output/bias")),

@@ -299,8 +299,8 @@ NUMBERS = """
 def test_numbers_sort_by_value_and_what_is_none_stands_last(tmp_path: Path) -> None:
     found, _ = browse({"page": page_of("broken_numbers")}, NUMBERS, tmp_path)
     up, down = found["page"]
-    assert up == ["0", *["4.0e-07"] * 4, "inf", "–", "–", "–"]
-    assert down == ["inf", *["4.0e-07"] * 4, "0", "–", "–", "–"]
+    assert up == ["0", *["4.0e-07"] * 5, "inf", "–", "–", "–"]
+    assert down == ["inf", *["4.0e-07"] * 5, "0", "–", "–", "–"]
 
 
 FILTER = """

@@ -99,7 +99,7 @@ def test_every_cell_links_to_its_pair_and_rung(failing_report: Report) -> None:
 def test_a_rung_that_did_not_run_is_said_and_not_linked(equal_report: Report) -> None:
     pairs = tuple(replace(pair, rungs=pair.rungs[:3]) for pair in equal_report.pairs)
     page = Page(render_html(replace(equal_report, pairs=pairs), {}))
-    assert page.text.count("not run") == 3 * 6
+    assert page.text.count("not run") == 3 * 7
     assert ("a", "href", "#pair-1-rung-8") not in page.attributes
 
 
@@ -113,9 +113,9 @@ def test_tables_have_headers_with_a_scope(failing_report: Report) -> None:
 def test_only_what_matters_is_open(equal_report: Report, failing_report: Report) -> None:
     equal, failing = render_html(equal_report, {}), render_html(failing_report, {})
     assert 'class="first"' not in equal
-    assert "First place where bits differ, rung by rung (4)" in equal
+    assert "First place where bits differ, rung by rung (5)" in equal
     assert failing.count('class="first"') == 1
-    assert "First place where bits differ, on the other rungs (3)" in failing
+    assert "First place where bits differ, on the other rungs (4)" in failing
     assert "<details open" not in equal + failing
 
 

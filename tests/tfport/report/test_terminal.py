@@ -123,7 +123,7 @@ def test_a_different_pair_shows_divergence_findings_movers_and_losses(failing_re
 
 def test_an_equal_pair_says_so_in_one_line_each(equal_report: Report) -> None:
     text = printed(equal_report, 200)
-    assert "gradient_tape computes what tf1_graph computes, bit for bit, on all 6 numerical rungs." in text
+    assert "gradient_tape computes what tf1_graph computes, bit for bit, on all 7 numerical rungs." in text
     assert "is 4.6e-03 of its tensor's magnitude in float32 and 9.1e-15 in float64." in text
     assert (
         text.count("The same variables moved on both sides in every phase (4 in discriminator, 4 in generator).") == 3
@@ -144,7 +144,7 @@ def test_rungs_that_did_not_run_are_not_called_equal(equal_report: Report) -> No
     pairs = tuple(replace(pair, rungs=pair.rungs[:3]) for pair in equal_report.pairs)
     text = printed(replace(equal_report, pairs=pairs))
     assert text.startswith("All 3 ports agree with tf1_graph on rungs 0, 1, 2\n")
-    assert text.count("not run") == 3 * 6
+    assert text.count("not run") == 3 * 7
     assert "no numerical rung was run" in text
 
 
