@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfport.checking.slots import KERAS_ANY, KERAS_NUMBERS
 from tfport.errors import UserError
 from tfport.program import Array
 from tfport.subject import CORRECTED
@@ -41,37 +42,9 @@ _SLOTS: dict[str, dict[str, str]] = {
 }
 """Keras's class -> where it keeps a slot (an attribute, or a legacy slot's name) -> the canonical name."""
 
-_NUMBERS: dict[str, dict[str, str]] = {
-    "SGD": {"momentum": "momentum"},
-    "RMSprop": {"rho": "rho", "momentum": "momentum", "epsilon": "epsilon"},
-    "Adam": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "AdamW": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "Adamax": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "Adagrad": {"epsilon": "epsilon"},
-    "Adadelta": {"rho": "rho", "epsilon": "epsilon"},
-    "Ftrl": {
-        "learning_rate_power": "learning_rate_power",
-        "l1_regularization_strength": "l1",
-        "l2_regularization_strength": "l2",
-    },
-}
-"""Keras's class -> attribute -> canonical hyperparameter."""
-
-_ANY = {
-    "weight_decay": "weight_decay",
-    "clipnorm": "clipnorm",
-    "clipvalue": "clipvalue",
-    "global_clipnorm": "global_clipnorm",
-    "l2_shrinkage_regularization_strength": "l2_shrinkage",
-    "_l2_shrinkage_regularization_strength": "l2_shrinkage",
-    "beta": "beta",
-    "gradient_accumulation_steps": "gradient_accumulation_steps",
-}
-"""Numbers that change what any optimizer does, told where they are set."""
-
 _ROUNDED = sorted(
-    {name for numbers in _NUMBERS.values() for name in numbers}
-    | set(_ANY) - {"gradient_accumulation_steps"}
+    {name for numbers in KERAS_NUMBERS.values() for name in numbers}
+    | set(KERAS_ANY) - {"gradient_accumulation_steps"}
     | {"initial_accumulator_value", "_initial_accumulator_value", "ema_momentum"}
 )
 
@@ -205,11 +178,11 @@ class KerasOptimizer:
     def hyperparameters(self) -> dict[str, float]:
         """Canonical name -> value; the rate is that of the next update."""
         found = {"learning_rate": self.rate()}
-        for attribute, name in _NUMBERS.get(self._class, {}).items():
+        for attribute, name in KERAS_NUMBERS.get(self._class, {}).items():
             value = self._number(attribute)
             if value is not None and not (name == "momentum" and self.algorithm.startswith("SGD")):
                 found[name] = value
-        for attribute, name in _ANY.items():
+        for attribute, name in KERAS_ANY.items():
             value = self._number(attribute)
             if value and name not in found:
                 found[name] = value

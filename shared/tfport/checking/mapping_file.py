@@ -41,20 +41,29 @@ def write(path: Path, mapping: Sequence[MappedVariable], legacy: Sequence[str], 
     write_json(path, {"schema": SCHEMA, "variables": entries, "legacy_only": list(legacy), "modern_only": list(modern)})
 
 
-def read(path: Path, legacy: Sequence[VariableInfo], modern: Sequence[VariableInfo]) -> list[MappedVariable]:
-    """The pairs of a file; what it does not name is left to be matched.
+def load(path: Path) -> Any:
+    """The JSON of a mapping file, of whatever form.
 
     Raises:
-      UserError: it cannot be read, names something twice or that is not there, or shapes do not fit.
+      UserError: it cannot be read.
     """
     try:
-        tree = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"--mapping={path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--mapping={path} cannot be read: {error}") from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"--mapping={path} is not JSON: {error}") from None
+
+
+def read(path: Path, legacy: Sequence[VariableInfo], modern: Sequence[VariableInfo]) -> list[MappedVariable]:
+    """The pairs of a file; what it does not name is left to be matched.
+
+    Raises:
+      UserError: it cannot be read, names something twice or that is not there, or shapes do not fit.
+    """
+    tree = load(path)
     if not isinstance(tree, dict) or tree.get("schema") != SCHEMA or not isinstance(tree.get("variables"), list):
         raise UserError(
             f'--mapping={path} is no mapping: expected {{"schema": {SCHEMA}, "variables": [{{"legacy": ..., "modern": '

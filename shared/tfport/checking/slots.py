@@ -45,3 +45,30 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "Ftrl": ("accumulator", "linear"),
 }
 """Algorithm -> its slots; `momentum` of the RMSProps only where their momentum is not zero."""
+
+KERAS_NUMBERS: dict[str, dict[str, str]] = {
+    "SGD": {"momentum": "momentum"},
+    "RMSprop": {"rho": "rho", "momentum": "momentum", "epsilon": "epsilon"},
+    "Adam": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
+    "AdamW": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
+    "Adamax": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
+    "Adagrad": {"epsilon": "epsilon"},
+    "Adadelta": {"rho": "rho", "epsilon": "epsilon"},
+    "Ftrl": {
+        "learning_rate_power": "learning_rate_power",
+        "l1_regularization_strength": "l1",
+        "l2_regularization_strength": "l2",
+    },
+}
+"""Keras's class -> an attribute, or a number of its config -> the canonical hyperparameter."""
+
+KERAS_ANY = {
+    "weight_decay": "weight_decay",
+    "clipnorm": "clipnorm",
+    "clipvalue": "clipvalue",
+    "global_clipnorm": "global_clipnorm",
+    "l2_shrinkage_regularization_strength": "l2_shrinkage",
+    "beta": "beta",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+}
+"""Numbers that change what any optimizer does, told where they are set."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfport.checking.slots import KERAS_ANY, KERAS_NUMBERS
 from tfport.checkpoints.contents import STRING, Contents, Entry, OptimizerEntry, Role, Stored
 from tfport.checkpoints.hdf5 import H5File, config_of, shown, text, weight_lists
 from tfport.state import iterations_name, slot_name
@@ -61,33 +62,6 @@ _SLOTS: dict[str, dict[str, str]] = {
 """Keras's class -> a slot's name in a file (Keras 2's, its legacy optimizers', Keras 3's) -> the canonical slot."""
 
 _SLOT_WORDS = frozenset({"average", *(name for each in _SLOTS.values() for name in each)})
-
-_NUMBERS: dict[str, dict[str, str]] = {
-    "SGD": {"momentum": "momentum"},
-    "RMSprop": {"rho": "rho", "momentum": "momentum", "epsilon": "epsilon"},
-    "Adam": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "AdamW": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "Adamax": {"beta_1": "beta_1", "beta_2": "beta_2", "epsilon": "epsilon"},
-    "Adagrad": {"epsilon": "epsilon"},
-    "Adadelta": {"rho": "rho", "epsilon": "epsilon"},
-    "Ftrl": {
-        "learning_rate_power": "learning_rate_power",
-        "l1_regularization_strength": "l1",
-        "l2_regularization_strength": "l2",
-    },
-}
-"""Keras's class -> a number of its config -> the canonical hyperparameter."""
-
-_ANY = {
-    "weight_decay": "weight_decay",
-    "clipnorm": "clipnorm",
-    "clipvalue": "clipvalue",
-    "global_clipnorm": "global_clipnorm",
-    "l2_shrinkage_regularization_strength": "l2_shrinkage",
-    "beta": "beta",
-    "gradient_accumulation_steps": "gradient_accumulation_steps",
-}
-"""Numbers that change what any optimizer does, told where they are set."""
 
 _EXTRAS = {"momentum_cache": "m_cache", "variable": "u_product", "product": "u_product"}
 _AVERAGE, _ACCUMULATED = "average", "gradient_accumulator"
@@ -151,15 +125,15 @@ class _Optimizer:
         rate = self.number("learning_rate")
         if rate is not None and not self.varying:
             found["learning_rate"] = rate
-        for attribute, name in _NUMBERS.get(self.kind, {}).items():
+        for attribute, name in KERAS_NUMBERS.get(self.kind, {}).items():
             value = self.number(attribute)
             if value is not None and not (name == "momentum" and self.algorithm == "SGD"):
                 found[name] = value
-        for attribute, name in _ANY.items():
+        for attribute, name in KERAS_ANY.items():
             value = self.number(attribute)
             if value:
                 found[name] = value
-        if self.config is not None and self.kind not in _NUMBERS:
+        if self.config is not None and self.kind not in KERAS_NUMBERS:
             for name, value in self.config.items():
                 if isinstance(value, float) and name not in ("learning_rate", "ema_momentum", "decay"):
                     found.setdefault(str(name), value)

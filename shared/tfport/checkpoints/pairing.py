@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfport.checking.mapping_file import SCHEMA, load
 from tfport.checking.report import MappedVariable
 from tfport.checkpoints.contents import Contents, Role, Stored
 from tfport.errors import CheckpointError, UserError, unknown
 from tfport.files import write_json
 
-SCHEMA = 1
 _VARIABLES = (Role.WEIGHT, Role.STATISTIC, Role.AVERAGE)
 
 _ALIKE = {
@@ -80,14 +79,7 @@ def read_mapping(path: Path) -> MappingFile:
     Raises:
       UserError: it cannot be read or is of another form.
     """
-    try:
-        tree = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"--mapping={path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--mapping={path} cannot be read: {error}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"--mapping={path} is not JSON: {error}") from None
+    tree = load(path)
     form = (
         f'{{"schema": {SCHEMA}, "variables": [{{"legacy": ..., "modern": ...}}, ...], "optimizers": [{{"legacy": ..., '
         '"modern": ...}]}'

@@ -17,11 +17,6 @@ from tfport.training.checkpoint import Checkpoint
 from tfport.training.run_directory import RunDirectory
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is a run directory or one of a run's checkpoints."""
-    return (path / "run.json").is_file() or (path / "manifest.json").is_file()
-
-
 def check_target(target: Path, force: bool) -> None:
     """Raises UserError where a run directory cannot be written."""
     if target.exists() and not force:
@@ -45,9 +40,13 @@ def newest(path: Path) -> tuple[RunDirectory, Checkpoint]:
         if found is None:
             raise CheckpointError(f"{path} has no checkpoint yet; train it for some steps first.")
         return run, found
-    for each in checkpoint.checkpoints(path.absolute().parent):
-        if each.folder.name == path.name:
-            return RunDirectory(path.absolute().parent.parent), each
+    whole = path.absolute()
+    for each in checkpoint.checkpoints(whole.parent):
+        if each.folder.name == whole.name:
+            run = RunDirectory(whole.parent.parent)
+            if not run.record.is_file():
+                raise RunError(f"{path} is a checkpoint, and the run that it is of is not there (no {run.record}).")
+            return run, each
     raise RunError(f"{path} is neither a run directory nor one of its checkpoints (step-NNNNNNNNNN).")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from checkpoint_sides import FakeSource
 
+from checkpoint_sides import FakeSource
 from tfport.checkpoints.contents import Contents, Entry, OptimizerEntry, Role
 from tfport.checkpoints.differing import Status, diff
 from tfport.checkpoints.paired_view import PairedSource
