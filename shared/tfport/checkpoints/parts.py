@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tfport.checkpoints.contents import Bytes, Contents, Entry, OptimizerEntry, Sink, Source, Stored
+from tfport.checkpoints.contents import Bytes, Contents, Entry, OptimizerEntry, Role, Sink, Source, Stored
 from tfport.checkpoints.opening import open_source
 from tfport.errors import CheckpointError
+from tfport.state import slot_name
 
 SEPARATOR = ":"
 """Between a file's name and the key in it; keys of a folder's only checkpoint stand alone."""
@@ -32,18 +33,26 @@ def names_in(folder: Path) -> list[str]:
 class PartsSource(Source):
     """The checkpoints in one folder, read as one.
 
+    Where there are several, each key has `<file>:` before it, and canonical names the file's stem: two models of a GAN
+    call their layers and optimizers alike.
+
+    Args:
+      folder: where they lie.
+      names: files, or prefixes, in it; all that are checkpoints when None.
+
     Raises:
       CheckpointError: there is none, or one of them cannot be read.
     """
 
     format = "tfport-run"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.path = folder
         self.parts: dict[str, Source] = {}
+        """File's or prefix's name -> the checkpoint."""
         self.tensors = {}
         self.written_by = {}
-        names = names_in(folder)
+        names = names_in(folder) if names is None else names
         if not names:
             raise CheckpointError(f"{folder} holds no checkpoint.")
         try:
@@ -74,13 +83,15 @@ class PartsSource(Source):
         return self.parts[part].chunks(inner)
 
     def contents(self) -> Contents:
-        """See `Source.contents`; names are those that each part gives by itself."""
+        """See `Source.contents`."""
         entries: list[Entry] = []
         optimizers: list[OptimizerEntry] = []
         notes: list[str] = []
         for name, part in self.parts.items():
             own = part.contents()
-            entries += [_renamed(each, self._full(name, each.key, len(self.parts))) for each in own.entries]
+            if len(self.parts) > 1:
+                own = _of_part(own, name.partition(".")[0])
+            entries += [replace(each, key=self._full(name, each.key, len(self.parts))) for each in own.entries]
             optimizers += own.optimizers
             notes += own.notes
         return Contents(tuple(entries), tuple(optimizers), tuple(notes))
@@ -91,8 +102,30 @@ class PartsSource(Source):
             part.close()
 
 
-def _renamed(entry: Entry, key: str) -> Entry:
-    return replace(entry, key=key)
+def _of_part(contents: Contents, stem: str) -> Contents:
+    """The contents of one part, its canonical names with the part's before them."""
+
+    def entry(each: Entry) -> Entry:
+        optimizer = f"{stem}.{each.optimizer}" if each.optimizer else ""
+        variable = f"{stem}/{each.variable}" if each.variable else ""
+        if each.role is Role.SLOT:
+            name = slot_name(optimizer, each.slot, variable)
+        elif each.optimizer:
+            name = f"optimizer/{optimizer}/" + each.name.removeprefix(f"optimizer/{each.optimizer}/")
+        elif each.role is Role.AVERAGE:
+            name = f"average/{variable}"
+        else:
+            name = f"{stem}/{each.name}"
+        return replace(each, name=name, optimizer=optimizer, variable=variable)
+
+    return Contents(
+        tuple(map(entry, contents.entries)),
+        tuple(
+            replace(each, name=f"{stem}.{each.name}", variables=tuple(f"{stem}/{name}" for name in each.variables))
+            for each in contents.optimizers
+        ),
+        tuple(f"{stem}: {note}" for note in contents.notes),
+    )
 
 
 class PartsSink(Sink):
@@ -119,7 +152,7 @@ class PartsSink(Sink):
             for name, part in template.parts.items():
                 inner = {key: short for key in entries for own, short in [template.part_of(key)] if own == name}
                 stored = [Stored(inner[each.key], each.shape, each.dtype) for each in tensors if each.key in inner]
-                held = tuple(_renamed(entries[key], short) for key, short in inner.items())
+                held = tuple(replace(entries[key], key=short) for key, short in inner.items())
                 own_contents = Contents(held, contents.optimizers)
                 self._sinks[name] = sink_for(part.format)(path / name, stored, own_contents, part)
         except BaseException:

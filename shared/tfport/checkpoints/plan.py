@@ -318,6 +318,7 @@ class _Planner:
         try:
             factor = self._factor(one, entry)
         except CheckpointError as error:
+            self.used.update(each.key for each in self.by_name[name])
             self._problem(f"{{}}: {error}", entry.name)
             return None
         return self._carried(stored, entry, [each.key for each in self.by_name[name]], pair, factor)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from tfport.checkpoints.contents import Array, Bytes, Contents, Source, check_names
+from tfport.checkpoints.contents import Contents, check_names
+from tfport.checkpoints.parts import PartsSource
 from tfport.checkpoints.zips import shown, told
 from tfport.errors import CheckpointError
 from tfport.files import sha256
@@ -22,23 +22,15 @@ _NAME = re.compile(r"step-(\d{10})")
 _ENDINGS = (".h5", ".keras", ".npz", ".safetensors", ".pt", ".pth")
 
 
-class RunSource(Source):
+class RunSource(PartsSource):
     """An open checkpoint of a run.
-
-    Its tensors' keys are those of its one checkpoint; where there are several (one .weights.h5 a model) each key has
-    `<file>:` before it.
 
     Raises:
       CheckpointError: the manifest or a file is missing or damaged, or of another format.
     """
 
-    format = "tfport-run"
-
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.tensors = {}
-        self.parts: dict[str, Source] = {}
-        """File's or prefix's name -> the checkpoint."""
         manifest = self._manifest()
         self.model = self._text(manifest, "model")
         self.paradigm = self._text(manifest, "paradigm")
@@ -46,23 +38,15 @@ class RunSource(Source):
         self.step = self._step(manifest)
         self.learning_rates = self._rates(manifest)
         """Optimizer -> its rate at the start of the run."""
-        self.written_by = self._versions(manifest)
         names = self._files(manifest)
-        try:
-            for name in _checkpoints(names):
-                self._open(name)
-            if not self.parts:
-                raise CheckpointError(
-                    f"{path} is no checkpoint of a run: its {MANIFEST} lists {', '.join(names[:4]) or 'no files'}, and "
-                    "no checkpoint among them."
-                )
-            for name, part in self.parts.items():
-                for key, stored in part.tensors.items():
-                    full = self._key(name, key)
-                    self.tensors[full] = dataclasses.replace(stored, key=full)
-        except BaseException:
-            self.close()
-            raise
+        found = _checkpoints(names)
+        if not found:
+            raise CheckpointError(
+                f"{path} is no checkpoint of a run: its {MANIFEST} lists {', '.join(names[:4]) or 'no files'}, and "
+                "no checkpoint among them."
+            )
+        super().__init__(path, found)
+        self.written_by = self._versions(manifest)
 
     # --- The manifest -------------------------------------------------------------------------------------------------
     def _manifest(self) -> dict[str, object]:
@@ -153,47 +137,11 @@ class RunSource(Source):
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: {shown(path.name)} cannot be read ({shown(str(error))}).") from None
 
-    # --- The parts ----------------------------------------------------------------------------------------------------
-    def _open(self, name: str) -> None:
-        from tfport.checkpoints.opening import open_source
-
-        self.parts[name] = open_source(self.path / name)
-
-    def _key(self, name: str, key: str) -> str:
-        return key if len(self.parts) == 1 else f"{name}:{key}"
-
-    def _part(self, key: str) -> tuple[Source, str]:
-        if len(self.parts) == 1:
-            return next(iter(self.parts.values())), key
-        name, _, inner = key.partition(":")
-        return self.parts[name], inner
-
-    def chunks(self, key: str) -> Iterator[Bytes]:
-        """See Source."""
-        part, inner = self._part(key)
-        return part.chunks(inner)
-
-    def read(self, key: str) -> Array:
-        """See Source."""
-        part, inner = self._part(key)
-        return part.read(inner)
-
     def contents(self) -> Contents:
-        """The parts' contents; names stay as the parts give them."""
-        found = {name: part.contents() for name, part in self.parts.items()}
-        entries = tuple(
-            dataclasses.replace(entry, key=self._key(name, entry.key))
-            for name, each in found.items()
-            for entry in each.entries
-        )
+        """See `Source.contents`."""
+        found = super().contents()
         note = f"Step {self.step:,} of a run of the model {self.model} in {self.paradigm}, {self.precision}."
-        notes = dict.fromkeys([note, *(note for each in found.values() for note in each.notes)])
-        return Contents(entries, tuple(each for part in found.values() for each in part.optimizers), tuple(notes))
-
-    def close(self) -> None:
-        """Closes the parts."""
-        for part in self.parts.values():
-            part.close()
+        return dataclasses.replace(found, notes=tuple(dict.fromkeys([note, *found.notes])))
 
 
 def _checkpoints(names: list[str]) -> list[str]:
