@@ -28,6 +28,8 @@ FORMATS: Mapping[str, str] = {
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
+_MARKS = ("saved_model.pb", "saved_model.pbtxt", "manifest.json")
+"""Files that make a folder a checkpoint."""
 _TABLE = bytes.fromhex("57fb808b247547db")
 """The last eight bytes of a table of TensorFlow's, a V1 checkpoint or a V2 index."""
 
@@ -110,7 +112,8 @@ def _folder(path: Path) -> Source:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     prefixes = [name.removesuffix(".index") for name in names if name.endswith(".index")]
     others = [name for name in names if name.endswith((".h5", ".keras", ".npz", ".safetensors", ".pt", ".pth"))]
-    found = [*prefixes, *others]
+    folders = [name for name in names if any((path / name / mark).is_file() for mark in _MARKS)]
+    found = [*prefixes, *others] or folders
     if len(found) == 1:
         return open_source(path / found[0])
     if not found:

@@ -62,6 +62,13 @@ def test_a_folder_with_several_checkpoints_names_them(tmp_path: Path) -> None:
     assert str(tmp_path / "a.npz") in said and str(tmp_path / "b.ckpt") in said
 
 
+def test_a_folder_of_runs_checkpoints_names_them(tmp_path: Path) -> None:
+    for step in ("step-0000000050", "step-0000000100"):
+        (tmp_path / step).mkdir()
+        (tmp_path / step / "manifest.json").write_text("{}")
+    assert f"holds 2 checkpoints; give one of them: {tmp_path / 'step-0000000050'}" in refused(tmp_path)
+
+
 def test_a_folder_without_one_says_what_is_in_it(tmp_path: Path) -> None:
     assert "it is empty" in refused(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
