@@ -1,12 +1,13 @@
 """`make prove`: the long proofs. Every stage leaves its result in runs/prove and is not run again while it stands.
 
 Stages: the ladder over every model in every paradigm, and longer on MNIST; the broken ports; ten kills a paradigm; the
-source's whole run; the gallery; the quality of samples over paradigms and seeds; `tfport check` on random ports
-(campaign), and its time and memory by size (sizes). TFPORT_DATA_DIR names the folder with MNIST's IDX files; the stages
-that need it are left out without it, and the pages say so. Written: docs/proof.md, docs/gallery.md, docs/quality.md,
-docs/campaign.md, docs/sizes.md, docs/pictures/*.png. With a kind of stage (matrix, gallery or quality) and names of
-models as arguments, only those stages are run and no page is written; with campaign or sizes, only that one, with its
-page.
+source's whole run; the gallery; the quality of samples over paradigms and seeds; checkpoints carried between paradigms
+(carried); optimizers' slots from framework to framework (optimizers); `tfport check` on random ports (campaign), and
+its time and memory by size (sizes). TFPORT_DATA_DIR names the folder with MNIST's IDX files; the stages that need it
+are left out without it, and the pages say so. Written: docs/proof.md, docs/gallery.md, docs/quality.md,
+docs/carried.md, docs/optimizers.md, docs/campaign.md, docs/sizes.md, docs/pictures/*.png. With a kind of stage (matrix,
+gallery or quality) and names of models as arguments, only those stages are run and no page is written; with carried,
+and names of models if not all, or with campaign, sizes or optimizers, only that one, with its page.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proof import campaign, gallery, kills, ladders, quality, sizes, source_run
+from proof import campaign, carried, gallery, kills, ladders, optimizers, quality, sizes, source_run
 from proof.stages import FOLDER, LADDER, Result, sources, stage
 from tfport import models
 from tfport.files import write_atomically
@@ -24,7 +25,7 @@ from tfport.paradigms import PARADIGMS
 from tfport.versions import versions
 
 LEFT_OUT = "Left out: TFPORT_DATA_DIR was not set.\n"
-CHECKS = ("campaign", "sizes")
+CHECKS = ("optimizers", "campaign", "sizes")
 TRAINING = ("shared/tfport/training",)
 
 
@@ -49,20 +50,38 @@ def gallery_stages(names: Sequence[str], data_dir: str) -> dict[str, Result]:
 
 
 def checks(kind: str) -> list[str]:
-    """The campaign, or the sizes, with its page; returns what is not proven."""
+    """The campaign, the sizes or the optimizers, with its page; returns what is not proven."""
     if kind == "campaign":
         ports = campaign.result()
         write_atomically(Path("docs/campaign.md"), campaign.text(ports))
         return campaign.failures(ports)
+    if kind == "optimizers":
+        slots = optimizers.result()
+        write_atomically(Path("docs/optimizers.md"), optimizers.text(slots))
+        return optimizers.failures(slots)
     rows = sizes.result()
     write_atomically(Path("docs/sizes.md"), sizes.text(rows))
     return sizes.failures(rows)
+
+
+def carried_over(names: Sequence[str]) -> list[str]:
+    """The checkpoints of some models carried between paradigms, with the page; returns what is not proven."""
+    unknown = [name for name in names if name not in models.MODELS]
+    if unknown:
+        sys.exit(f"{unknown[0]!r} is no model; expected some of {', '.join(models.MODELS)}.")
+    found = {}
+    for found in carried.results(names):
+        write_atomically(Path("docs/carried.md"), carried.text(found))
+    return carried.failures(found)
 
 
 def some(kind: str, names: Sequence[str], data_dir: str | None) -> None:
     """Runs the stages of one kind and of some models, and writes no page."""
     if kind in CHECKS:
         if failed := checks(kind):
+            sys.exit("not proven: " + "; ".join(failed))
+    elif kind == "carried":
+        if failed := carried_over(names):
             sys.exit("not proven: " + "; ".join(failed))
     elif kind == "matrix":
         matrix_stages(names)
@@ -74,7 +93,8 @@ def some(kind: str, names: Sequence[str], data_dir: str | None) -> None:
         quality.models_measured(names, data_dir)
     else:
         sys.exit(
-            f"{kind!r} is no kind of stage; expected campaign or sizes, or matrix, gallery or quality, then models."
+            f"{kind!r} is no kind of stage; expected {', '.join(CHECKS)}, or matrix, gallery, quality or carried, then "
+            "models."
         )
 
 
@@ -134,10 +154,10 @@ stopped.
     write_atomically(Path("docs/proof.md"), text)
     write_atomically(Path("docs/gallery.md"), gallery.text(pictures) if pictures else f"# Gallery\n\n{LEFT_OUT}")
     write_atomically(Path("docs/quality.md"), quality.text(measured) if measured else f"# Quality\n\n{LEFT_OUT}")
-    failed = [*ladders.failures(matrix, mistakes), *kills.failures(killed)]
+    failed = [*ladders.failures(matrix, mistakes), *kills.failures(killed), *carried_over(list(models.MODELS))]
     for kind in CHECKS:
         failed += checks(kind)
-    print("docs/proof.md, gallery.md, quality.md, campaign.md and sizes.md are written.")
+    print("docs/proof.md, gallery.md, quality.md, carried.md, optimizers.md, campaign.md and sizes.md are written.")
     if measured:
         failed += quality.failures(measured)
     if failed:

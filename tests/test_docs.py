@@ -29,7 +29,8 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
     """(verb, its flags) of every tfport command in a text; a backslash goes on in the next line."""
     joined = text.replace("\\\n", " ")
     return [
-        (verb, re.findall(r"--([a-z_]+)", rest)) for verb, rest in re.findall(r"tfport ([a-z]+)((?: [^\s`-][^\s`]*){0,2} --[^`\n]*)", joined)
+        (verb, re.findall(r"--([a-z_]+)", rest))
+        for verb, rest in re.findall(r"tfport ([a-z]+)((?: [^\s`-][^\s`]*){0,2} --[^`\n]*)", joined)
     ]
 
 

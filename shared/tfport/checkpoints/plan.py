@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,11 @@ from tfport.state import slot_name
 from tfport.subject import CORRECTED
 
 _SHOWN = 8
+_OPTIMIZER = re.compile(r"(^|/)[^/]*opt[^/]*/")
+"""In the keys of Keras's files: an optimizer's group."""
 _TF1_FORMATS = ("tf1-v1", "tf1-v2", "tf2", "saved-model")
+_OF_MOMENTUM = ("momentum", "sgd")
+"""How the names begin that frameworks give to optimizers whose accumulator is momentum's, and not Adagrad's."""
 _OPTIONAL = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "l2_shrinkage", "gradient_accumulation_steps")
 """Numbers that an optimizer has only where they are set, and which a program without them may do by itself."""
 
@@ -168,6 +173,7 @@ class _Planner:
         self.plain: set[str] = set()
         """Optimizers of the target that are plain SGD on one side at least: they use no slots."""
         self._check_algorithms()
+        self._check_unresolved()
 
     # --- The whole ----------------------------------------------------------------------------------------------------
     def plan(self) -> Plan:
@@ -336,6 +342,12 @@ class _Planner:
             if left.algorithm is None or right.algorithm is None:
                 if "SGD" in (left.algorithm, right.algorithm) and ["accumulator"] in slots:
                     self._check_plain(one, other, left.algorithm == "SGD")
+                elif self._corrected_alone(left, right):
+                    self._problem(
+                        "{}: epsilon is added in another place than TF1 and Keras do, so the next steps would differ; "
+                        "--other_update carries the slots all the same",
+                        f"{_called(left)} and {_called(right)}",
+                    )
                 elif slots[0] != slots[1] and slots[1]:
                     self._problem(
                         f"optimizer {one} keeps {', '.join(slots[0]) or 'no slots'} and {other} wants "
@@ -392,6 +404,33 @@ class _Planner:
         if self.target.template is None:
             return self.target.contents.optimizer(name)
         return self._told(name, self.target.contents, self.target.format)
+
+    def _corrected_alone(self, left: OptimizerEntry, right: OptimizerEntry) -> bool:
+        """Whether one adds epsilon elsewhere, and the other, whose file does not tell its algorithm, is of a framework
+        that does not.
+        """
+        sides = (left, right), (right, left)
+        return not self.options.other_update and any(
+            (one.algorithm or "").endswith(CORRECTED) and other.algorithm is None and one.convention != other.convention
+            for one, other in sides
+        )
+
+    def _check_unresolved(self) -> None:
+        """Refuses a template of Keras with slots of which it cannot be told whose they are: none would be filled."""
+        algorithms = {self.target.contents.optimizer(other).algorithm for other in self.optimizers}
+        if not self.optimizers or "SGD" in algorithms or not self.target.format.startswith("keras"):
+            return
+        for entry in self.target.contents.entries:
+            stored = self.target.tensors[entry.key]
+            slot = (
+                entry.role is Role.OTHER and stored.shape and "float" in stored.dtype and _OPTIMIZER.search(entry.key)
+            )
+            if slot and not _matches(entry.name, self.options.keep):
+                self._problem(
+                    "{}: the template's optimizer has slots here, and whose they are its file does not tell; take a "
+                    "template that does (a .keras file, or a whole model's .h5), or --keep them as they are",
+                    entry.name,
+                )
 
     def _kept_whole(self, other: str) -> bool:
         """Whether all slots of the target's optimizer are to keep the template's values."""
@@ -483,6 +522,8 @@ class _Planner:
         left, right = self.contents.optimizer(one), self.target.contents.optimizer(entry.optimizer)
         algorithm = left.algorithm or right.algorithm
         algorithm = algorithm and algorithm.removesuffix(CORRECTED)
+        if algorithm is None and any(each.name.lower().startswith(_OF_MOMENTUM) for each in (left, right)):
+            algorithm = "Momentum"  # or Nesterov, whose slot is the same
         scaled = [
             side.convention == "keras" and entry.slot == "accumulator" and algorithm in ("Momentum", "Nesterov", None)
             for side in (left, right)

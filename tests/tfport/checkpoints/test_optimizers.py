@@ -136,6 +136,15 @@ def test_rmsprops_idle_momentum_is_known_by_the_graph_alone(bench: Bench) -> Non
     assert bench.carried("tf1-v2", "keras3", "RMSProp", options=Options()).carried
 
 
+def test_two_slots_of_a_keras3_weights_files_rmsprop_are_not_guessed(bench: Bench) -> None:
+    """They may be rms and momentum or rms and mean, and only a .keras file has the config that tells."""
+    refused = bench.carried("tf1-v2", "keras3-weights", "RMSProp, momentum")
+    assert refused.kind == "refused"
+    assert "whose they are its file does not tell" in refused.message
+    assert bench.carried("keras3-weights", "keras3-weights", "RMSProp, momentum").kind == "refused"
+    assert bench.carried("tf1-v2", "keras3", "RMSProp, momentum").carried
+
+
 # --- There and back ---------------------------------------------------------------------------------------------------
 def source_file(bench: Bench, form: str, name: str) -> Path:
     return bench.file(form, name, "float32", CUT)
@@ -148,8 +157,15 @@ def state(path: Path) -> dict[str, Array]:
         return {each.name: source.read(each.key) for each in source.contents().entries if each.role in roles}
 
 
-@pytest.mark.parametrize("between", ["keras-h5", "tf2", "keras3", "keras3-weights"])
-@pytest.mark.parametrize("name", ["Adam", "Adadelta", "RMSProp, momentum"])
+@pytest.mark.parametrize(
+    ("between", "name"),
+    [
+        *(("keras-h5", name) for name in ("Adam", "Adadelta", "RMSProp, momentum")),
+        ("tf2", "Adam"),
+        ("keras3", "CenteredRMSProp, momentum"),
+        ("keras3-weights", "Adam"),
+    ],
+)
 def test_there_and_back_is_the_same_bytes(bench: Bench, between: str, name: str) -> None:
     begun = source_file(bench, "tf1-v2", name)
     there, _ = bench.converted(begun, bench.file(between, name, "float32", 0))

@@ -257,6 +257,22 @@ def test_a_rate_that_the_target_keeps_as_a_tensor_is_filled_with_the_sources() -
     assert any("was 0.5 in the template" in note for note in made.notes)
 
 
+@pytest.mark.parametrize(("name", "known"), [("Momentum", True), ("sgd_1", True), ("optimizer", False)])
+def test_an_accumulator_of_no_known_algorithm_is_momentums_where_its_optimizers_name_says_so(
+    name: str, known: bool
+) -> None:
+    def side(name: str, convention: str) -> FakeSource:
+        arrays = {"w": W, f"o:{name}:accumulator:w": W}
+        return checkpoint(arrays, [OptimizerEntry(name, None, convention, {"learning_rate": RATE}, ("w",))])
+
+    if not known:
+        with pytest.raises(CheckpointError, match=r"momentum's or Adagrad's"):
+            make(side(name, "tf1"), side("opt", "keras"))
+        return
+    made = filled(make(side(name, "tf1"), side("opt", "keras")))
+    assert made["o:opt:accumulator:w"] == pytest.approx(-RATE * W, rel=1e-6)
+
+
 # --- Counts -----------------------------------------------------------------------------------------------------------
 def with_powers(count: int, **numbers: float) -> FakeSource:
     arrays = {
