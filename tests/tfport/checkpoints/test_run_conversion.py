@@ -166,6 +166,11 @@ def test_a_run_without_a_checkpoint(copy: Path, tmp_path: Path) -> None:
     refused(copy, tmp_path / "tape", "has no checkpoint yet")
 
 
+def test_a_checkpoint_without_its_run(copy: Path, tmp_path: Path) -> None:
+    (copy / "run.json").unlink()
+    refused(copy / "checkpoints" / f"step-{HALF:010d}", tmp_path / "tape", r"the run that it is of is not there \(no ")
+
+
 def test_an_unknown_paradigm(half: Path, tmp_path: Path) -> None:
     refused(half, tmp_path / "tape", "unknown paradigm 'keras_3'. Did you mean keras3", "keras_3")
 
