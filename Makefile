@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m tfport.demo --folder=$(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist=loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist=loadscope
 
 # PyTorch first and by itself, so that nothing else chooses its build; TORCH='torch==... --index-url=...' takes another.
 $(TORCH_STAMP): pyproject.toml constraints.txt

@@ -15,8 +15,6 @@ from tfport.checkpoints import reference
 from tfport.equivalence.measurement import PairMeasurement
 from tfport.equivalence.result import RungResult, Verdict
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 EXACT = ("tf1_graph", "gradient_tape")
 MOMENT = "optimizer/generator/m/generator/output/bias"
 GOOD = carried.Row("vae", *EXACT, True, 3, (), 0, 0, True, RungResult(carried.RUNG, Verdict.IDENTICAL))

@@ -31,6 +31,7 @@ from tfport.checks import check_batches
 from tfport.data.batches import Batches
 from tfport.equivalence import cancelled
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement, Tolerances
+from tfport.equivalence.reach import Reach
 from tfport.equivalence.result import PairResult, RungResult, Verdict
 from tfport.equivalence.verdicts import FLOOR, SLACK, judge, tolerances
 from tfport.initial import initial_state
@@ -47,8 +48,7 @@ BEFORE, STEPS = 50, 100
 STRIDE = 5
 """Steps from one state that is compared to the next; a tensor's difference is the largest share over these states.
 
-Each share is of the tensor's magnitude at that state. A tensor of one element that comes near 0 in one precision only,
-as the two precisions' runs part, is then found different although its absolute difference shrinks as rounding does.
+Each share is of the largest magnitude that the tensor has had by then (`tfport.equivalence.reach`), as on the ladder.
 """
 SEED, FRESH = 0, 9
 """The run's seed, and that of the weights that a side has before it restores."""
@@ -209,11 +209,13 @@ class Carrier:
         """The target's steps from where it stands to the end, against the source's own."""
         side, pair = self.sides[target], PairMeasurement(source, target)
         rung, allowed = pair.rung(RUNG), self.allowed.get((source, target), {})
+        reach = Reach().seen(run.halfway.arrays)
         for step in range(self.before, self.steps):
             self._reports(rung, run.reports[step - self.before], side.step(self.batches[step]), step, allowed)
             if self._looked_at(step + 1):
                 left = run.states[step + 1].arrays
                 scales = cancelled.of_state(self.spec, left, step + 1 - self.before)
+                scales = reach.seen(left).least(scales)
                 rung.add_all(left, side.state().arrays, step, "step", allowed, "", None, scales)
             self.bar.update()
         return pair
@@ -445,8 +447,8 @@ paradigm makes the other {STEPS - BEFORE} steps on the same batches. All of it i
 - Up to step {STEPS}: each step's reports, and the state after every {STRIDE} steps, against the run that never left.
   Between tf1_graph and gradient_tape the same bits are asked for. Elsewhere they are judged as on the ladder: float64
   may keep {SLACK:.0f} × 2⁻²⁹ of a float32 difference, with a floor of {FLOOR:.1e}. Figures are the largest difference
-  as a share of its tensor's largest magnitude, float32 → float64. Shrink is the float64 one over 2⁻²⁹ of the float32
-  one, where the floor is passed.
+  as a share of the largest magnitude that its tensor has had, float32 → float64. Shrink is the float64 one over 2⁻²⁹
+  of the float32 one, where the floor is passed.
 - Moments left behind: {CONTROL[0]} → {CONTROL[1]} with the right weights and counts, and every slot at 0. That has to
   be different.
 

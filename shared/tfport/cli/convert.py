@@ -63,6 +63,24 @@ flags.DEFINE_bool("force", False, "Replace what is there.")
 flags.DEFINE_string("json", None, "File to write the plan to as JSON.")
 
 
+_NOT_OF_RUNS = (
+    "to",
+    "like",
+    "mapping",
+    "write_mapping",
+    "leave_out",
+    "keep",
+    "iterations",
+    "learning_rate",
+    "beta_1",
+    "beta_2",
+    "cast",
+    "other_update",
+    "verify",
+)
+"""Flags that --paradigm leaves nothing to say for."""
+
+
 def _options() -> Options:
     from tfport.checkpoints.plan import Options
     from tfport.errors import whole
@@ -137,9 +155,12 @@ def main() -> int:
 
 def _run(source: Path, target: Path, json_path: Path | None) -> int:
     """Converts a run of a reference model."""
-    for name in ("to", "like", "mapping", "write_mapping"):
-        if FLAGS[name].value is not None:
-            raise UserError(f"--{name} has no meaning with --paradigm: a run's layout is known.")
+    for name in _NOT_OF_RUNS:
+        if FLAGS[name].present:
+            raise UserError(
+                f"--{name} has no meaning with --paradigm: a run's layout and its optimizers' numbers are known, and "
+                "what is written is always read back."
+            )
     from tfport import models, paradigms
     from tfport.checkpoints import convert, run_conversion
 

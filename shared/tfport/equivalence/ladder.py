@@ -194,6 +194,7 @@ class Ladder:
         for modern in self.moderns:
             modern.load(carried(self.initial, modern))
         stride = max(1, self.steps // 20)
+        kept.reach.seen(self.initial.arrays)
         for step in range(self.steps):
             if step == kept.step:
                 kept.take(self.legacy, files)
@@ -212,6 +213,7 @@ class Ladder:
                     after = after or self.legacy.state()
                     own = modern.state().arrays
                     scales = cancelled.of_state(self.legacy.spec, after.arrays, step + 1)
+                    scales = kept.reach.seen(after.arrays).least(scales)
                     rung.add_all(after.arrays, own, step, "step", tolerances, "", self.owner, scales)
             self.tick()
         kept.last = self.legacy.state()
@@ -235,6 +237,7 @@ class Ladder:
                 self._compare_step(pair, "resume", tolerances, kept.reports[step - kept.step], reported, step)
             self.tick()
         scales = cancelled.of_state(self.legacy.spec, kept.last.arrays, self.steps - kept.step)
+        scales = kept.reach.seen(kept.last.arrays).least(scales)
         for modern, pair, tolerances in going:
             rung, arrays = pair.rung("resume"), modern.state().arrays
             rung.add_all(kept.last.arrays, arrays, self.steps - 1, "step", tolerances, "", self.owner, scales)

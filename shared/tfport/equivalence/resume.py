@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfport.equivalence.measurement import RungMeasurement, Tolerances
+from tfport.equivalence.reach import Reach
 from tfport.errors import UserError
 from tfport.models.spec import ModelSpec
 from tfport.state import State
@@ -92,6 +93,8 @@ class Halfway:
     """What it reported from then on."""
     last: State | None = None
     """The state it ended in."""
+    reach: Reach = field(default_factory=Reach)
+    """How large its tensors have been."""
 
     def take(self, legacy: Subject, files: bool) -> None:
         """Keeps the present state, and a checkpoint of it where somebody asks for files."""

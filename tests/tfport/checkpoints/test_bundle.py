@@ -28,8 +28,6 @@ from tfport.checkpoints.table import Table, TableWriter, extended, masked
 from tfport.checkpoints.wire import Slice, WireError
 from tfport.errors import CheckpointError
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 NUMPY_DTYPES = [
     *("float16", "float32", "float64", "complex64", "complex128", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

@@ -21,8 +21,6 @@ from tfport.checkpoints.hdf5 import H5Sink
 from tfport.checkpoints.keras_archive import KerasArchiveSink
 from tfport.checkpoints.opening import open_source
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 Array = np.ndarray[Any, Any]
 
 KERAS3: dict[str, Callable[[], Any]] = {
@@ -281,7 +279,7 @@ def test_kinds_of_layers(tmp_path: Path) -> None:
     hidden = layers.SeparableConv2D(4, 3)(hidden)
     hidden = layers.DepthwiseConv2D(3)(hidden)
     hidden = layers.PReLU()(hidden)
-    hidden = layers.BatchNormalization(scale=False)(hidden)
+    hidden = layers.BatchNormalization(scale=False, name="batch_normalization")(hidden)
     hidden = layers.LayerNormalization()(hidden)
     hidden = layers.GroupNormalization(2)(hidden)
     hidden = layers.Reshape((-1, 4))(hidden)
@@ -290,7 +288,9 @@ def test_kinds_of_layers(tmp_path: Path) -> None:
     hidden = layers.SimpleRNN(3)(layers.GRU(3, return_sequences=True)(hidden))
     words = keras.Input((3,), dtype="int32")
     embedded = layers.Flatten()(layers.Embedding(5, 2)(words))
-    model = keras.Model([inputs, words], layers.Concatenate()([layers.Normalization()(hidden), embedded]))
+    model = keras.Model(
+        [inputs, words], layers.Concatenate()([layers.Normalization(name="normalization")(hidden), embedded])
+    )
     model.layers[1].trainable = False
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)

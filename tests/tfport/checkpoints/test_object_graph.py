@@ -22,8 +22,6 @@ from tfport.errors import CheckpointError
 from tfport.models.spec import Adam as AdamNumbers
 from tfport.subject import CORRECTED
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -147,7 +145,7 @@ SHAPES = {"first": (2, 3), "second": (2, 3)}
 def test_whole_models_of_both_kerases(tmp_path: Path) -> None:
     for api in (keras, tf_keras):
         layers = [api.layers.Dense(2, name="dense"), api.layers.BatchNormalization(name="bn")]
-        model = api.Sequential(layers)
+        model = api.Sequential(layers, name="sequential")
         model.build((None, 3))
         model.compile(api.optimizers.Adam(0.5), "mse")
         model.fit(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32), verbose=0)

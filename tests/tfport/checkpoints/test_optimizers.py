@@ -19,8 +19,6 @@ from tfport.checkpoints.opening import open_source
 from tfport.checkpoints.plan import Options
 from tfport.errors import CheckpointError
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 PAIRS = (
     ("tf1-v2", "keras-h5"),
     ("keras-h5", "tf1-v2"),

@@ -14,7 +14,6 @@ from tfport.errors import CheckpointError
 
 pytest.importorskip("torch", reason="PyTorch is not installed here; make test-torch has it")
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
 
 OTHERS = ("tf1-v2", "keras-h5", "keras3")
 ELSEWHERE = ("RMSProp", "CenteredRMSProp, momentum", "Adam", "Adagrad, epsilon .001")

@@ -23,8 +23,6 @@ from tfport.models.spec import Adam
 from tfport.state import State
 from tfport.subject import Subject
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 SPEC = small_spec()
 KERNEL = "generator/hidden/kernel"
 

@@ -20,8 +20,6 @@ from tfport.training import checkpoint
 from tfport.training.config import RunConfig, defaults
 from tfport.training.loop import train
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 HALF, WHOLE = 4, 6
 
 

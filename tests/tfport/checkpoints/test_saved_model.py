@@ -18,8 +18,6 @@ from tfport.checkpoints.opening import open_source
 from tfport.checkpoints.saved_model import SavedModelSink, SavedModelSource
 from tfport.errors import CheckpointError
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 V1 = tf.compat.v1
 
 

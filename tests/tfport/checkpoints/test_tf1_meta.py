@@ -17,8 +17,6 @@ from tfport.checkpoints import tf1_meta, tf1_names
 from tfport.checkpoints.bundle import BundleSource
 from tfport.checkpoints.contents import Contents, Role
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 T = tf.train
 
 

@@ -12,8 +12,6 @@ from tfport.checkpoints.convert import Order
 from tfport.checkpoints.object_graph import parse
 from tfport.checkpoints.tree_graph import object_graph
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 
 def test_every_part_of_a_name_is_a_child() -> None:
     nodes = parse(object_graph(["net/hidden/kernel", "net/hidden/bias", "step"]))

@@ -17,8 +17,6 @@ from tfport.training.checkpoint import checkpoints, read_manifest
 from tfport.training.config import defaults
 from tfport.training.loop import train
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 BEFORE, STEPS = 20, 30
 
 SERVER = """
@@ -167,8 +165,11 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("RUN", "port", "--paradigm="), "unknown paradigm ''. Valid: "),
     (("RUN", "port", "--model=vae"), "is a run of vanilla_gan, and --model=vae asks for another."),
     (("RUN", "port", "--model=vanila_gan"), "unknown model 'vanila_gan'. Did you mean vanilla_gan"),
-    (("RUN", "port", "--to=npz"), "--to has no meaning with --paradigm: a run's layout is known."),
-    (("RUN", "port", "--like=file"), "--like has no meaning with --paradigm: a run's layout is known."),
+    (("RUN", "port", "--to=npz"), "--to has no meaning with --paradigm"),
+    (("RUN", "port", "--like=file"), "--like has no meaning with --paradigm"),
+    (("RUN", "port", "--keep=*"), "--keep has no meaning with --paradigm"),
+    (("RUN", "port", "--iterations=3"), "--iterations has no meaning with --paradigm"),
+    (("RUN", "port", "--verify"), "--verify has no meaning with --paradigm"),
     (("RUN", "port", "--json=no/plan.json"), "no"),
     (("RUN",), "TO is missing"),
     (("RUN", "port", "more"), "'more' is one word too many"),
