@@ -23,6 +23,10 @@ EXEMPT: dict[str, str] = {
 """Models that this file leaves out, each with the reason."""
 RUN = [model for model in models.MODELS if model not in EXEMPT]
 
+LONG = ("dcgan", "torch_gan", "infogan")
+"""Models whose comparison takes most of a minute: `make prove` runs them, and every test asks the others by default."""
+PARAMETERS = [pytest.param(model, marks=pytest.mark.slow) if model in LONG else model for model in RUN]
+
 Cell = tuple[str, str, str]
 """(model, paradigm, rung)"""
 
@@ -60,14 +64,14 @@ def excused(cell: Cell) -> str:
     return ""
 
 
-@pytest.mark.parametrize("model", RUN)
+@pytest.mark.parametrize("model", PARAMETERS)
 def test_gradient_tape_is_the_same_bits(model: str) -> None:
     pair = next(each for each in report(model).pairs if each.modern == "gradient_tape")
     verdicts = {rung.rung: rung.verdict for rung in pair.rungs[FIRST_NUMERICAL:]}
     assert verdicts == dict.fromkeys(RUNGS[FIRST_NUMERICAL:], Verdict.IDENTICAL)
 
 
-@pytest.mark.parametrize("model", RUN)
+@pytest.mark.parametrize("model", PARAMETERS)
 def test_both_kerases_differ_by_rounding_alone(model: str) -> None:
     for pair in report(model).pairs:
         failing = [(rung.rung, rung.verdict, rung.findings) for rung in pair.rungs if not rung.verdict.equal]
@@ -76,14 +80,14 @@ def test_both_kerases_differ_by_rounding_alone(model: str) -> None:
     assert {pair.modern for pair in report(model).pairs} == set(PARADIGMS) - {"tf1_graph"}
 
 
-@pytest.mark.parametrize("model", RUN)
+@pytest.mark.parametrize("model", PARAMETERS)
 def test_the_legacy_side_repeats_itself(model: str) -> None:
     for pair in report(model).pairs:
         rung = pair.rung("repeat")
         assert rung.verdict is Verdict.IDENTICAL and rung.compared
 
 
-@pytest.mark.parametrize("model", RUN)
+@pytest.mark.parametrize("model", PARAMETERS)
 def test_no_cell_is_left_out(model: str) -> None:
     others = {each: "another parameter of this test" for each in models.MODELS if each != model}
     assert uncovered(cells({model: report(model)}), others) == []
