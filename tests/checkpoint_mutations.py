@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 import shutil
 import time
 import tracemalloc
@@ -107,8 +106,3 @@ def _listed(folder: Path) -> list[str]:
 def copied(source: Path, folder: Path) -> Path:
     """A folder copied to a place where it may be damaged."""
     return Path(shutil.copytree(source, folder))
-
-
-def peak_resident() -> int:
-    """The process's largest resident memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

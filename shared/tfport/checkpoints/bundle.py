@@ -536,7 +536,7 @@ class BundleSink(Sink):
         self._place = 0
         with explained(self._data):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = self._data.open("wb", buffering=0)  # a buffer of its own took twice as long
+            self._file: IO[bytes] = self._data.open("wb", buffering=0)
             # Its length beforehand: flushing a file that grows waits for the file system's journal each time.
             self._file.truncate(sum(each.nbytes for each in self.tensors.values()))
 

@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 Bytes = bytes | bytearray | memoryview
 
 CHUNK = 1 << 20
-"""Bytes that a reader holds at most of a tensor that it streams; fresh pieces of 8 MB took five times as long."""
+"""Bytes that a reader holds at most of a tensor that it streams."""
 
 STRING = "string"
 """The dtype of tensors of texts: their bytes are in the form of the format, of no use to another."""

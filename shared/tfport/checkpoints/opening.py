@@ -177,11 +177,6 @@ def _not_one(path: Path, head: bytes, size: int) -> str:
     return f"{path} is of no format that is read ({known}): it begins with {head[:8]!r}. Is it cut, or something else?"
 
 
-def describe(source: Source) -> str:
-    """The format's name for a person."""
-    return FORMATS[source.format]
-
-
 def load_json(path: Path, data: bytes, what: str) -> dict[str, object]:
     """A JSON object out of a checkpoint's file.
 

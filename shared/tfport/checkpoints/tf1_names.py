@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfport import adam
+from tfport.checkpoints import algebra
 from tfport.checkpoints.contents import Array, Contents, Entry, OptimizerEntry, Role, Source, Stored
 from tfport.checkpoints.object_graph import COUNTERS, STATISTICS
 from tfport.errors import CheckpointError
@@ -50,8 +50,7 @@ _NO_OPTIMIZERS = frozenset(
 """What lies below a variable and has such a name is a variable too."""
 _SCALING = ("current_loss_scale", "good_steps", "loss_scale")
 
-_BETAS = (0.9, 0.999, 0.5, 0.0, 0.8, 0.95, 0.99, 0.9999, 0.98, 0.7, 0.6, 0.85, 0.997, 0.995, 0.9995)
-"""Betas that people use."""
+_FLOATS = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -77,33 +76,14 @@ def betas_of(power_1: Array, power_2: Array) -> Betas | None:
     Returns:
       None where nothing or several fit.
     """
-    first, second = _fitting(power_1), _fitting(power_2)
-    found: dict[tuple[float, int], list[float]] = {}
-    for beta_2, (count_2, open_2) in second.items():
-        if open_2:
-            continue
-        for beta_1, (count_1, open_1) in first.items():
-            if count_1 == count_2 or (open_1 and count_1 <= count_2):
-                found.setdefault((beta_2, count_2), []).append(beta_1)
-    if len(found) != 1:
+    powers = {"beta_1": np.asarray(power_1), "beta_2": np.asarray(power_2)}
+    if any(each.shape or each.dtype.name not in _FLOATS or not np.isfinite(each) for each in powers.values()):
         return None
-    ((beta_2, count), betas_1), *_ = found.items()
-    return Betas(betas_1[0] if len(betas_1) == 1 else None, beta_2, count)
-
-
-def _fitting(power: Array) -> dict[float, tuple[int, bool]]:
-    """Beta -> the count that gives `power`, and whether any later count gives it as well."""
-    found: dict[float, tuple[int, bool]] = {}
-    power = np.asarray(power)
-    if power.shape or power.dtype.name not in ("float32", "float64") or not np.isfinite(power):
-        return found
-    for beta in _BETAS:
-        try:
-            count = adam.iterations(beta, power)
-        except CheckpointError:
-            continue
-        found[beta] = count, bool(adam.beta_power(beta, count + 1, power.dtype.name) == power)
-    return found
+    try:
+        count, betas, _ = algebra.count_of_powers(powers, {})
+    except CheckpointError:
+        return None
+    return Betas(betas.get("beta_1"), betas["beta_2"], count) if "beta_2" in betas else None
 
 
 def inferred_betas(optimizer: str, power_1: Array, power_2: Array, notes: list[str]) -> dict[str, float]:
