@@ -111,7 +111,8 @@ class Plan:
     leak: tuple[str, ...] = ()
     """Variables that every phase moves by a hundredth as well."""
     reports: str = ""
-    """How what is reported is not so: "half", "after" (read after the update), "running" (a mean over steps), "nan"."""
+    """How what is reported is not so: "half", "negative", "after" (read after the update), "running" (a mean over
+    steps), "nan"."""
     simultaneous: bool = False
     """The step takes all its gradients first."""
     dirty: str = ""
@@ -483,7 +484,13 @@ class FakeProgram(Program):
         past = self._past.setdefault(phase, [])
         past.append(loss)
         after = self._looked(phase, batch)[1] if self.plan.reports == "after" else loss
-        told = {"half": loss / 2, "after": after, "running": float(np.mean(past)), "nan": float("nan")}
+        told = {
+            "half": loss / 2,
+            "negative": -loss,
+            "after": after,
+            "running": float(np.mean(past)),
+            "nan": float("nan"),
+        }
         return {"loss": told.get(self.plan.reports, loss)}
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:

@@ -70,7 +70,9 @@ class Phase:
     fetches: list[Any]
     """What its session.run fetches to update: the train op and, with it, other updates."""
     loss: Any
-    """Scalar tensor; None where the phase has none."""
+    """Scalar tensor that it reports; None where the phase has none."""
+    objective: list[tuple[Any, Any]]
+    """What its gradients are taken of: tensors, each with the weights it is differentiated with (None for ones)."""
     ops: set[Any]
     """All that it runs."""
     updates: list[Update]
@@ -127,7 +129,19 @@ class Finding:
                 )
         else:
             tensor = self._loss_of(name, ops, updates) if updates else None
-        return Phase(name, fetches, tensor, ops, updates)
+        return Phase(name, fetches, tensor, self._objective(tensor, updates), ops, updates)
+
+    def _objective(self, loss: Any, updates: Sequence[Update]) -> list[tuple[Any, Any]]:
+        """What was differentiated, where the graph says it plainly; else the loss."""
+        if loss is None:
+            return []
+        reading, gradients = self.reading, [update.gradient for update in updates]
+        found = reading.differentiated(gradients)
+        if len(found) != 1 or not found[0].dtype.is_floating or found[0].op in reading.looped | reading.guarded:
+            return [(loss, None)]
+        scopes = {reading.scope_of(op) for gradient in gradients for op in reading.gradients_behind(gradient)}
+        weights = [each for scope in scopes if scope is not None for each in reading.weights_of(scope)]
+        return [(found[0], weights[0] if weights else None)] if len(weights) < 2 else [(loss, None)]
 
     def _only_train_op(self) -> Any:
         reading = self.reading

@@ -293,10 +293,9 @@ class GraphProgram(Program):
         if phase is None:
             ends = list(self._outputs.values())
         else:
-            loss, training = self._phase(phase).loss, True
-            if loss is None:
+            ends, training = [tensor for tensor, _ in self._phase(phase).objective], True
+            if not ends:
                 raise NotImplementedError(f"phase {phase!r} has no loss")
-            ends = [loss]
         found = self._nodes.of(ends)
         values = self.calls.run([each.tensor for each in found], batch, training, self.draws, phase=phase or "forward")
         return [
@@ -305,11 +304,14 @@ class GraphProgram(Program):
         ]
 
     def loss(self, phase: str, batch: Batch) -> float:
-        """The loss that the phase reports, at the current state."""
-        tensor = self._phase(phase).loss
-        if tensor is None:
+        """What the phase's gradients are taken of, which need not be the loss that it reports."""
+        objective = self._phase(phase).objective
+        if not objective:
             raise NotImplementedError(f"phase {phase!r} has no loss")
-        return float(self.calls.run([tensor], batch, True, self.draws, phase=phase)[0])
+        fetches = [each for pair in objective for each in pair if each is not None]
+        values = iter(self.calls.run(fetches, batch, True, self.draws, phase=phase))
+        found = [next(values) if weights is None else next(values) * next(values) for _, weights in objective]
+        return float(found[0]) if found[0].ndim == 0 else float(np.sum(found[0], dtype=np.float64))
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
         """The tensors that the phase's optimizers take; rows of a sparse one are added up."""

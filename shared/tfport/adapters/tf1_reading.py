@@ -239,6 +239,25 @@ class Reading:
         inside = [scope for scope in self.scopes if op.name.startswith(scope)]
         return inside[-1] if inside else None
 
+    def weights_of(self, scope: str) -> list[Any]:
+        """What a call of tf.gradients was given as grad_ys; empty where its gradients begin with ones."""
+        seeds = (op for op in self.ops if op.name.startswith(scope) and _GRADIENT_SEED.match(op.name))
+        return [op.outputs[0] for op in seeds if op.type == "Identity" and self.scope_of(op) == scope]
+
+    def gradients_behind(self, tensor: Any) -> list[Any]:
+        """The ops of tf.gradients' own that a tensor is computed from, the nearest ones: itself, if it is one."""
+        found, seen, pending = [], set(), [tensor.op]
+        while pending:
+            op = pending.pop()
+            if op in seen:
+                continue
+            seen.add(op)
+            if self.scope_of(op) is not None:
+                found.append(op)
+            else:
+                pending += [each.op for each in op.inputs]
+        return found
+
     def differentiated(self, gradients: Sequence[Any]) -> list[Any]:
         """The tensors that `gradients` are the gradients of, as far as they can be told: normally one, the loss.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import resume
+from tfport.checking import losses, resume
 from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter, compare_reports, compare_stills, paired
 from tfport.checking.observe import Still, observe
@@ -101,24 +101,30 @@ class Opponent:
             pairing, batches = self.pairing, session.batches(program)
             self._structure(meter, record, side, pairing)
             owners = _owners(record)
+            resumed: list[dict[str, float]] = []
             if "resume" in session.order.rungs:
-                self._resume(meter, record, side, first_time, owners)
+                resumed = self._resume(meter, record, side, first_time, owners)
             stills = []
             for still in record.stills:
                 batch = batches[still.step]
                 mine = observe(side, session.store, still.state, batch, still.step, twice=still.step == 0)
                 meter.unstable |= mine.unstable
-                compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
                 stills.append(mine)
+            meter.losses = losses.paired(record.stills, stills, pairing.shared_phases, precision)
+            for still, mine in zip(record.stills, stills, strict=True):
+                compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
             if "resume" in session.order.rungs:
                 _unfed(meter, record)
+                for step, reports in enumerate(resumed, len(record.trajectory.reports) - len(resumed)):
+                    compare_reports(meter, "resume", record.trajectory.reports[step], reports, step, None)
             self._trajectories(meter, record, side, owners)
             resume.same_step_twice(meter, record)
             meter.finish()
             if first_time:
                 self.findings, self.movements, self.unasked = contracts_of(session, side, stills, record.initial)
                 program.load(State("", own))
-                self.kind, self.draws, self.notes = program.kind, draw_rows("modern", program), program.notes()
+                self.kind, self.draws = program.kind, draw_rows("modern", program)
+                self.notes = (*meter.losses.notes, *program.notes())
                 self._initial_values = initialised(session, side)
             self._initialisation(meter, record)
         return meter, stills
@@ -143,7 +149,9 @@ class Opponent:
             ),  # type: ignore[arg-type]
         )
 
-    def _resume(self, meter: Meter, record: Record, side: Side, looked_at: bool, owners: Mapping[str, str]) -> None:
+    def _resume(
+        self, meter: Meter, record: Record, side: Side, looked_at: bool, owners: Mapping[str, str]
+    ) -> list[dict[str, float]]:
         """Rung 9, by a side of which no step has run; a side that was looked at has traced its steps, or made some."""
         session, steps = self.session, self.session.order.steps
         with (
@@ -151,7 +159,7 @@ class Opponent:
             session.bar(f"modern {record.precision}, resumed", steps - resume_step(steps)) as tick,
         ):
             fresh = session.side(program, "modern", side.names) if looked_at else side
-            resume.go_on(meter, record, fresh, session.batches(program), owners, tick)
+            return resume.go_on(meter, record, fresh, session.batches(program), owners, tick)
 
     def _initialisation(self, meter: Meter, record: Record) -> None:
         rung = meter.pair.rung("initialisation")
@@ -184,6 +192,7 @@ class Opponent:
                     mine = side.step(batches[step])
                     for name, value in mine.items():
                         if name.endswith("/loss"):
+                            value *= meter.losses.scales.get(name, 1.0)
                             curves.setdefault(name.removesuffix("/loss"), []).append(value)
                     compare_reports(meter, "free_trajectory", reports[step], mine, step, None)
                     if step + 1 in states:

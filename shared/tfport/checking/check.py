@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import factories, location, resume
+from tfport.checking import factories, location, losses, resume
 from tfport.checking.against import Opponent
 from tfport.checking.bounds import Sample
 from tfport.checking.envelope import spanned
@@ -349,6 +349,11 @@ def alone(session: Session) -> CheckReport:
             trajectory = run(side, session.store, initial, batches, session.order.steps, lambda n: n == warm, tick)
         second = observe(side, session.store, trajectory.states[warm], batches[warm], warm)
         findings, movements, unasked = contracts_of(session, side, [first, second], initial)
+        session.notes += [
+            losses.told(*key, factor)
+            for key, factor in losses.multiples([first, second], side.phases, program.precision).items()
+            if factor != 1.0
+        ]
         if first.unstable:
             session.notes.append(
                 f"two runs from one state differ in {', '.join(sorted(first.unstable)[:3])}: random numbers that "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.checking.losses import REPORT_BOUND, Losses
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
 from tfport.equivalence.distance import distance
@@ -27,8 +28,6 @@ CONSTANT = 2.0**-22
 """Relative float64 difference (4 units in the last place of float32) that a number leaves which one side rounds to
 float32 on its way, as frameworks do with scalars in a float64 program. It is no difference of a float32 program if that
 stays inside the envelope."""
-REPORT_BOUND = 2.0**-14
-"""How far, relatively, a reported loss may lie from the loss: two ways to one number differ by far less."""
 MOVED = 2.0**-20
 """A change that one side alone makes counts when it exceeds this share of the variable's largest magnitude."""
 
@@ -93,6 +92,8 @@ class Meter:
     """Rung and tensor -> the largest difference of what a step added, as a share of what it added; float64 only."""
     second: dict[str, Divergence] = field(default_factory=dict)
     """Rung -> the first difference that is no larger than a rounded constant leaves; float64 only."""
+    losses: Losses = field(default_factory=Losses)
+    """How what both sides report belongs to what they minimise."""
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)
@@ -262,13 +263,17 @@ def _loss(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
     one, other = legacy.objectives.get(phase), modern.objectives.get(phase)
     if one is not None and other is not None:
         meter.add("loss", f"{phase}/objective", one, other, legacy.step, phase)
+    factor = meter.losses.objectives.get(phase)
+    if factor is not None and factor_text(phase, factor) not in rung.notes:
+        rung.notes.append(factor_text(phase, factor))
     compare_reports(meter, "loss", legacy.reports[phase], modern.reports[phase], legacy.step, phase)
     sound = True
-    for role, still in (("legacy", legacy), ("modern", modern)):
+    for role, still, own in (("legacy", legacy, meter.losses.legacy), ("modern", modern, meter.losses.modern)):
         objective = still.objectives.get(phase)
         reported = still.reports[phase].get("loss")
         if objective is None or reported is None:
             continue
+        objective *= own.get((phase, "loss"), 1.0)
         bound = REPORT_BOUND * max(abs(objective), 1e-6)
         check = LossCheck(role, phase, "loss", reported, objective, bound)
         meter.pair.loss_checks.append(check)
@@ -280,14 +285,21 @@ def _loss(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
             )
 
 
+def factor_text(phase: str, factor: float) -> str:
+    """What is said where one side minimises a multiple of what the other minimises."""
+    text = f"phase {phase}: the port's objective is {factor:.6g} times the original's"
+    return f"{text}: one minimises what the other maximises" if factor < 0 else text
+
+
 def compare_reports(
     meter: Meter, rung: str, legacy: Mapping[str, float], modern: Mapping[str, float], step: int, phase: str | None
 ) -> None:
-    """What both sides report under one name."""
+    """What both sides report under one name, the modern side's on the legacy side's scale."""
     for name in legacy:
         if name in modern:
             tensor = name if phase is None or "/" in name else f"{phase}/{name}"
-            meter.add(rung, tensor, float(legacy[name]), float(modern[name]), step, phase or name.rpartition("/")[0])
+            value = float(modern[name]) * meter.losses.scales.get(tensor, 1.0)
+            meter.add(rung, tensor, float(legacy[name]), value, step, phase or name.rpartition("/")[0])
 
 
 def _gradients(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:

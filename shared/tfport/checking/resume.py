@@ -13,7 +13,7 @@ import numpy as np
 
 from tfport.checking.batches import BatchSource
 from tfport.checking.bounds import resume_step
-from tfport.checking.measure import ENVELOPE_FLOOR, ENVELOPE_SLACK, Meter, compare_reports, some
+from tfport.checking.measure import ENVELOPE_FLOOR, ENVELOPE_SLACK, Meter, some
 from tfport.checking.sides import Side
 from tfport.equivalence.distance import distance
 from tfport.equivalence.result import PairResult, RungResult, Verdict
@@ -33,7 +33,7 @@ def go_on(
     batches: BatchSource,
     owners: Mapping[str, str],
     tick: Callable[[], None],
-) -> None:
+) -> list[dict[str, float]]:
     """Holds the modern side, from the middle of the legacy side's free trajectory on, against what came of that.
 
     Args:
@@ -43,17 +43,22 @@ def go_on(
       batches: of both sides.
       owners: state name -> the phases that move it.
       tick: called once a step.
+
+    Returns:
+      What the modern side reports from there on, which is compared once both sides have been looked at.
     """
     states, reports = record.trajectory.states, record.trajectory.reports
     begin = resume_step(len(reports))
+    reported = []
     side.load(states[begin])
     meter.add_all("resume", states[begin], side.state().arrays, begin, None, CARRIED)
     for step in range(begin, len(reports)):
         side.at(step)
-        compare_reports(meter, "resume", reports[step], side.step(batches[step]), step, None)
+        reported.append(side.step(batches[step]))
         if step + 1 in states:
             meter.add_all("resume", states[step + 1], side.state().arrays, step, "step", "", owners)
         tick()
+    return reported
 
 
 def same_step_twice(meter: Meter, record: Record) -> None:

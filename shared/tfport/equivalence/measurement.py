@@ -75,7 +75,8 @@ class RungMeasurement:
             self.fault(f"{tensor} is a count, and first differs at step {step}")
         if counted(left):
             tolerance = 0.0
-        if self.first is None and (not tolerance or found.relative > tolerance):
+        earliest = self.first is None or step < self.first.step
+        if earliest and (not tolerance or found.relative > tolerance):
             self._note_first(tensor, left, right, step, phase, tolerance, least)
         return found
 

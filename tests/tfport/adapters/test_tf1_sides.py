@@ -363,6 +363,33 @@ def test_a_loss_with_a_gradient_penalty_is_found() -> None:
     assert program.nodes({"x": np.ones((1, 2))}, True, "train")[-1].name == "penalised"
 
 
+@pytest.mark.parametrize(
+    ("differentiated", "weights", "factor"),
+    [
+        (lambda errors: tf.reduce_mean(errors), None, 1.0),
+        (lambda errors: -tf.reduce_mean(errors), None, -1.0),
+        (lambda errors: 3.0 * tf.reduce_mean(errors), None, 3.0),
+        (lambda errors: errors, None, 4.0),
+        (lambda errors: tf.reduce_mean(errors), 128.0, 128.0),
+    ],
+    ids=["the loss", "its negative", "a multiple", "each example's", "weighted"],
+)
+def test_the_objective_is_what_is_differentiated(differentiated: Any, weights: Any, factor: float) -> None:
+    def build() -> Any:
+        x = tf.placeholder(tf.float32, [4, 2], "x")
+        kernel = tf.get_variable("kernel", [2, 1], initializer=tf.ones_initializer())
+        errors = tf.reduce_sum(tf.square(x @ kernel - 1.0), axis=1)
+        (gradient,) = tf.gradients(differentiated(errors), [kernel], weights if weights is None else [weights])
+        train = tf.train.GradientDescentOptimizer(0.1).apply_gradients([(tf.clip_by_norm(gradient, 1.0), kernel)])
+        return {"loss": tf.reduce_mean(errors), "train_op": train}
+
+    program = tf1_graph(build)
+    batch = {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    objective = program.loss("train", batch)
+    reported = program.run_phase("train", batch)["loss"]
+    assert objective == pytest.approx(factor * reported)
+
+
 def test_a_loss_that_cannot_be_told_is_asked_for() -> None:
     def build() -> None:
         x = tf.placeholder(tf.float32, [None, 2], name="x")

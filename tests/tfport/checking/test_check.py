@@ -91,7 +91,6 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "another activation": ("forward", {"layers": (Layer("hidden", 4, 6, "sigmoid"), fake.LAYERS[1])}),
     "half the digits": ("forward", {"half_precision": "output"}),
     "another loss": ("loss", {"loss_factor": 1.5, "gradient_factor": 1 / 1.5}),
-    "half the loss reported": ("loss", {"reports": "half"}),
     "no loss reported": ("loss", {"reports": "nan"}),
     "the loss after the update": ("loss", {"reports": "after"}),
     "another gradient": ("gradient", {"gradient_factor": 1.001}),

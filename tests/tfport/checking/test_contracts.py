@@ -71,13 +71,19 @@ def test_a_variable_that_no_phase_moves_is_told() -> None:
 
 
 # --- The reported loss ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("reports", ["half", "after", "running", "nan"])
+@pytest.mark.parametrize("reports", ["after", "running", "nan"])
 def test_a_report_that_is_not_the_loss_is_told(reports: str) -> None:
     assert only(alone(reports=reports), "reported loss").phase == "train"
 
 
+@pytest.mark.parametrize(("reports", "text"), [("half", "0.5 times its objective"), ("negative", "is maximised")])
+def test_a_report_that_is_a_multiple_of_the_loss_is_explained(reports: str, text: str) -> None:
+    report = alone(reports=reports)
+    assert report.equal and not report.findings and text in report.notes[0]
+
+
 def test_a_loss_that_cannot_be_told_is_not_held_against_the_report() -> None:
-    assert alone(reports="half", hides=("loss",)).equal
+    assert alone(reports="after", hides=("loss",)).equal
 
 
 def test_noise_that_nobody_can_feed_makes_no_report_wrong() -> None:
@@ -167,7 +173,7 @@ def test_what_is_trained_is_no_statistic_whatever_it_is_called() -> None:
 
 # --- Beside a legacy side ---------------------------------------------------------------------------------------------
 def test_what_the_legacy_side_breaks_too_does_not_fail() -> None:
-    report = check(fake.factory(reports="half"), fake.factory(reports="half"), fake.batches, steps=2)
+    report = check(fake.factory(reports="after"), fake.factory(reports="after"), fake.batches, steps=2)
     assert [(each.side, each.fails) for each in report.findings] == [("legacy", False), ("modern", False)]
     assert report.findings[1].text.endswith("The legacy side does the same.")
     assert report.equal, [(rung.rung, rung.findings) for rung in report.pair.rungs] if report.pair else None

@@ -168,7 +168,7 @@ def test_two_sides_that_are_one_agree_in_everything() -> None:
             "output/bias gets None for a gradient on the modern",
         ),
         (Plan(no_gradient=("output/bias",)), Plan(), "gradient", "output/bias gets None for a gradient on the legacy"),
-        (Plan(), Plan(reports="half"), "loss", "modern: phase train reports a loss of"),
+        (Plan(), Plan(reports="after"), "loss", "modern: phase train reports a loss of"),
     ],
 )
 def test_what_one_side_alone_does_is_a_fault(legacy: Plan, modern: Plan, rung: str, fault: str) -> None:
