@@ -102,7 +102,7 @@ class Opponent:
             self._structure(meter, record, side, pairing)
             owners = _owners(record)
             resumed: list[dict[str, float]] = []
-            if "resume" in session.order.rungs:
+            if "resume" in session.order.measured:
                 resumed = self._resume(meter, record, side, first_time, owners)
             stills = []
             for still in record.stills:
@@ -113,7 +113,7 @@ class Opponent:
             meter.losses = losses.paired(record.stills, stills, pairing.shared_phases, precision)
             for still, mine in zip(record.stills, stills, strict=True):
                 compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
-            if "resume" in session.order.rungs:
+            if "resume" in session.order.measured:
                 _unfed(meter, record)
                 for step, reports in enumerate(resumed, len(record.trajectory.reports) - len(resumed)):
                     compare_reports(meter, "resume", record.trajectory.reports[step], reports, step, None)
@@ -175,7 +175,7 @@ class Opponent:
         with self.session.bar(
             f"modern {side.program.precision}", len(record.forced) + self.session.order.steps
         ) as tick:
-            if "forced_trajectory" in self.session.order.rungs:
+            if "forced_trajectory" in self.session.order.measured:
                 for step in record.forced:
                     side.load(states[step])
                     side.at(step)
@@ -184,7 +184,7 @@ class Opponent:
                     rung, before = "forced_trajectory", states[step]
                     meter.add_all(rung, states[step + 1], after, step, "step", "", owners, before)
                     tick()
-            if "free_trajectory" in self.session.order.rungs:
+            if "free_trajectory" in self.session.order.measured:
                 side.load(record.initial)
                 curves: dict[str, list[float]] = {}
                 for step in range(self.session.order.steps):

@@ -150,6 +150,8 @@ class _Check:
                 for rung in pair.rungs
             ]
             pair = assembled(asked.pair, told)
+        wanted = ("repeat", *order.rungs)
+        pair = assembled(asked.pair, [rung for rung in pair.rungs if rung.rung in wanted])
         if pair.verdict is Verdict.IDENTICAL:
             rounding_by = ""
         place = None if pair.verdict.equal else self._located(pair, looked, bool(small), why)
@@ -240,7 +242,7 @@ class _Check:
         if double is not None:
             for name in ("structure", "initialisation"):
                 double.pair.rungs[name] = first.pair.rung(name)
-        ran = [name for name in RUNGS[1:] if name in self.session.order.rungs]
+        ran = [name for name in RUNGS[1:] if name in self.session.order.measured]
         if not first.pair.rung("initialisation").compared and "initialisation" in ran:
             ran.remove("initialisation")
             self.session.notes.append("rung 2 was not run: a side's initialisers cannot be run again")

@@ -34,11 +34,11 @@ def spanned(
       phases: the shared names of those that are compared.
       outputs: legacy and modern names of those that are compared.
     """
-    found = Envelope()
+    found = Envelope(scales=first.scales)
     _complement(found, record, phases)
     order = session.order
     runs = [("free_trajectory", 0)]
-    if "resume" in order.rungs:
+    if "resume" in order.measured:
         runs.append(("resume", resume_step(order.steps)))
     work = DISTURBANCES * (len(record.forced) + sum(order.steps - begin for _, begin in runs))
     with (

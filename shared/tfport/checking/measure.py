@@ -14,7 +14,7 @@ from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
 from tfport.equivalence.distance import distance
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
-from tfport.equivalence.result import Divergence, LossCheck, Mover
+from tfport.equivalence.result import RUNGS, Divergence, LossCheck, Mover
 
 Array = np.ndarray[Any, Any]
 Key = tuple[str, str, int]
@@ -37,6 +37,8 @@ class Envelope:
     """How far the legacy side goes when its state is disturbed by one unit in the last place."""
 
     spans: dict[Key, float] = field(default_factory=dict)
+    scales: Mapping[Key, float] = field(default_factory=dict)
+    """The scale on which the modern side's difference is measured, where that is larger than the tensor's own."""
     extra: dict[Key, float] = field(default_factory=dict)
     """What may come on top, which no disturbance of a state shows: moving averages are fed by 1 - beta, and an Adam is
     corrected by 1 - beta**t. Both lose digits to cancellation, and frameworks come to them by different ways: TF1's
@@ -47,7 +49,7 @@ class Envelope:
         if base.dtype.kind != "f" or base.shape != disturbed.shape or not base.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
-            scale = float(np.abs(base).max())
+            scale = max(float(np.abs(base).max()), self.scales.get(key, 0.0))
             apart = float(np.abs(base.astype(np.float64) - disturbed.astype(np.float64)).max())
         if math.isfinite(apart) and scale:
             self.spans[key] = max(self.spans.get(key, 0.0), apart / scale)
@@ -65,7 +67,7 @@ class Envelope:
           after: the variable after it.
           beta: the decay of the average.
         """
-        scale = float(np.abs(after).max(initial=0.0))
+        scale = max(float(np.abs(after).max(initial=0.0)), self.scales.get(key, 0.0))
         added = float(np.abs(after - before).max(initial=0.0))
         if scale and np.isfinite(added):
             share = 2.0**-23 / max(1.0 - beta, 2.0**-23)
@@ -86,6 +88,9 @@ class Meter:
     exact arithmetic is noise of another size in each precision, and no share of itself says anything."""
     unstable: set[str] = field(default_factory=set)
     scales: dict[Key, float] = field(default_factory=dict)
+    """The scale on which a tensor was measured: its own, or that of what it has been."""
+    been: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Rung and tensor -> its largest magnitude so far, along a trajectory."""
     largest: dict[Key, float] = field(default_factory=dict)
     """Relative differences of this pass; the largest that rounding must explain."""
     moves: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -130,39 +135,52 @@ class Meter:
             return
         key = rung, tensor, step
         left = legacy if isinstance(legacy, np.ndarray) else np.asarray(legacy, self.precision)
-        if left.dtype.kind == "f" and left.size:
-            with np.errstate(invalid="ignore"):
-                scale = float(np.abs(left).max())
-            if math.isfinite(scale):
-                self.scales[key] = max(self.scales.get(key, 0.0), scale)
+        right = modern if isinstance(modern, np.ndarray) else np.asarray(modern, self.precision)
+        least = self._scale(key, left, right, before)
         allowed = self.by_tensor.get(rung, {}).get(tensor, 0.0)
         if self.envelope is not None:
             allowed = self.envelope.allows(key)
         if self.precision == "float64" and left.dtype.kind == "f":
-            allowed = self._forgiven(key, left, modern, phase, allowed, before)
-        found = measured.add(
-            tensor,
-            legacy,
-            modern,
-            step,
-            phase,
-            {rung: {tensor: allowed}},
-            self.precision,
-            self.least.get(key, 0.0),
-        )
+            allowed = self._forgiven(key, left, right, phase, allowed, before, least)
+        found = measured.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision, least)
         self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
 
+    def _scale(self, key: Key, left: Array, right: Array, before: Array | None) -> float:
+        """The scale on which a difference is measured at least.
+
+        A step may take a variable to zero, or close to it: what it came with from before is no rounding of nothing.
+        """
+        least = self.least.get(key, 0.0)
+        if left.dtype.kind != "f" or not left.size:
+            return least
+        with np.errstate(invalid="ignore"):
+            sizes = [float(np.abs(left).max()), least]
+            if before is not None and before.shape == left.shape:
+                sizes.append(float(np.abs(before).max()))
+            scale = max((size for size in sizes if math.isfinite(size)), default=0.0)
+            if key[0] in RUNGS[-2:]:
+                scale = self.been[key[:2]] = max(scale, self.been.get(key[:2], 0.0))
+            own = scale or (float(np.abs(right).max(initial=0.0)) if right.dtype.kind == "f" else 0.0)
+        self.scales[key] = max(self.scales.get(key, 0.0), own if math.isfinite(own) else 0.0)
+        return scale
+
     def _forgiven(
-        self, key: Key, left: Array, modern: Any, phase: str | None, allowed: float, before: Array | None
+        self,
+        key: Key,
+        left: Array,
+        right: Array,
+        phase: str | None,
+        allowed: float,
+        before: Array | None,
+        least: float,
     ) -> float:
         """The tolerance for a first divergence: what a rounded constant leaves comes second to anything larger."""
         rung, tensor, step = key
-        right = modern if isinstance(modern, np.ndarray) else np.asarray(modern, self.precision)
-        apart = distance(left, right, self.least.get(key, 0.0))
+        apart = distance(left, right, least)
         if apart.same_bits:
             return allowed
         figure = apart.relative
-        if before is not None:
+        if before is not None and before.shape == left.shape:
             added = float(np.abs(left - before).max(initial=0.0))
             share = apart.absolute / added if added else math.inf
             self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), share)
@@ -171,7 +189,7 @@ class Meter:
             return allowed
         if rung not in self.second:
             scratch = RungMeasurement(rung)
-            scratch.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision)
+            scratch.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision, least)
             if scratch.first is not None:
                 self.second[rung] = scratch.first
         return apart.relative
@@ -197,7 +215,7 @@ class Meter:
         for name in legacy:
             if name in modern:
                 where = (owners or {}).get(name, phase)
-                began = before[name] if before is not None and self.precision == "float64" else None
+                began = before[name] if before is not None else None
                 self.add(rung, prefix + name, legacy[name], modern[name], step, where, name, began)
 
 

@@ -86,7 +86,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
         optimizers = side.optimizers()  # now: a rate that decays is compared at the first step
         warm = min(WARM_STEPS, order.steps)
         kept = {step for each in forced for step in (each, each + 1)} | {0, warm, order.steps}
-        kept |= {resume_step(order.steps)} if "resume" in order.rungs else set()
+        kept |= {resume_step(order.steps)} if "resume" in order.measured else set()
         if order.sample.steps is None and len(forced) == order.steps:
             kept = set(range(order.steps + 1))
         first = observe(side, session.store, initial, batches[0], 0, twice=earlier is None)

@@ -19,7 +19,7 @@ from tfport.checking.bounds import Sample
 from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
-from tfport.equivalence.result import RUNGS
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
 from tfport.errors import UserError, unknown, whole
 from tfport.program import Program
 from tfport.state import State
@@ -49,6 +49,19 @@ class Order:
     """Whether sides live in processes of their own; None: those that are given as text do."""
     progress: bool = False
     command: str = ""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The rungs that are asked for and those without which they cannot be judged as in a whole check.
+
+        Rungs 1 and 3 to 6 are looked at anyway; a free trajectory is judged by the forced one, and rung 9 by both.
+        """
+        needed = {*self.rungs, *RUNGS[FIRST_NUMERICAL:-3], "structure"}
+        if "resume" in needed:
+            needed.add("free_trajectory")
+        if "free_trajectory" in needed:
+            needed.add("forced_trajectory")
+        return tuple(name for name in RUNGS if name in needed)
 
     def check(self) -> Order:
         """The order, when it can be carried out.

@@ -22,7 +22,8 @@ class Distance:
     absolute: float
     """Largest absolute difference."""
     relative: float
-    """Largest absolute difference, as a share of the legacy array's largest magnitude."""
+    """Largest absolute difference, as a share of the legacy array's largest magnitude; of the modern one's where the
+    legacy array is zero everywhere."""
     ulp: int
     """Largest distance in units in the last place; -1 where a value is not finite."""
 
@@ -95,9 +96,8 @@ def distance(legacy: Array, modern: Array, least: float = 0.0) -> Distance:
         absolute = float(np.abs(legacy - modern).max())
     if not math.isfinite(absolute):
         return FAILED
-    scale = max(float(np.abs(legacy).max()), least)
-    relative = absolute / scale if scale else (math.inf if absolute else 0.0)
-    return Distance(False, absolute, relative, int(ulps(legacy, modern).max()))
+    scale = max(float(np.abs(legacy).max()), least) or absolute
+    return Distance(False, absolute, absolute / scale if scale else 0.0, int(ulps(legacy, modern).max()))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def first_mismatch(legacy: Array, modern: Array, tolerance: float = 0.0, least: 
         a,
         b,
         absolute,
-        absolute / abs(a) if whole and a else (0.0 if absolute == 0 else math.inf),
+        absolute / (abs(a) or absolute or 1.0) if whole else math.inf,
         ulp,
         float(gap.max()) if finite.all() else math.inf,
         int(beyond.sum()),

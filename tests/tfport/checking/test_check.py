@@ -115,6 +115,27 @@ def test_a_fault_fails_its_rung_and_none_below(rung: str, changes: dict[str, Any
         assert first is None or set(first.held_before) == set(RUNGS[: RUNGS.index(rung)])
 
 
+ASKED_ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "equal, by float64": (fake.factory, {}),
+    "equal, by the envelope": (fake.single, {}),
+    "another rate": (fake.factory, {"rate_factor": 1.01}),
+    "another rate, by the envelope": (fake.single, {"rate_factor": 1.01}),
+    "a constant in float32": (fake.factory, {"constant": 0.1, "rounded_constant": True}),
+    "memory beside the state": (fake.factory, {"remembers": True}),
+}
+
+
+@pytest.mark.parametrize(("made", "changes"), ASKED_ALONE.values(), ids=ASKED_ALONE)
+def test_a_rung_that_is_asked_alone_ends_as_in_the_whole(made: Any, changes: dict[str, Any]) -> None:
+    legacy = {"constant": 0.1} if "constant" in changes else {}
+    sides = made(**legacy), made(**WRITTEN, **changes)
+    whole = {rung.rung: (rung.verdict, rung.float64_relative) for rung in pair(checked(*sides)).rungs}
+    for name in RUNGS[1:]:
+        alone = pair(checked(*sides, rungs=(name,)))
+        assert {rung.rung for rung in alone.rungs} == {"repeat", name}
+        assert (alone.rung(name).verdict, alone.rung(name).float64_relative) == whole[name], name
+
+
 def test_a_legacy_side_that_does_not_repeat_itself_fails_rung_0() -> None:
     wild: dict[str, Any] = {"dropout": 0.5, "uncontrolled": True}
     report = checked(fake.factory(**wild), fake.factory())

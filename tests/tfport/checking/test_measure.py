@@ -109,6 +109,26 @@ def test_float64_is_measured_on_the_scale_that_float32_had() -> None:
         assert found.largest[KEY] == pytest.approx(relative)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_what_a_step_takes_to_zero_is_measured_on_the_scale_that_it_had(precision: str) -> None:
+    nothing, noise, before = (np.full(3, value, precision) for value in (0.0, 1e-10, 0.01))
+    found = meter(precision=precision)
+    found.add("forced_trajectory", "a", nothing, noise, 3, "train", "a", before)
+    assert found.largest["forced_trajectory", "a", 3] == pytest.approx(1e-8)
+    found.add("free_trajectory", "a", before, before, 2, "step", "a")
+    found.add("free_trajectory", "a", nothing, noise, 3, "step", "a")
+    assert found.largest["free_trajectory", "a", 3] == pytest.approx(1e-8)
+
+
+def test_noise_beside_a_zero_is_the_scale_of_float64() -> None:
+    single, double = meter(), meter(precision="float64")
+    single.add("gradient", "a", np.zeros(3, np.float32), np.full(3, 1e-9, np.float32), 3, "train")
+    double.least = single.scales
+    double.add("gradient", "a", np.zeros(3), np.full(3, 1e-18), 3, "train")
+    assert single.largest["gradient", "a", 3] == 1
+    assert double.largest["gradient", "a", 3] == pytest.approx(1e-9)
+
+
 def test_what_a_step_adds_is_measured_beside_what_is_there() -> None:
     found = meter(precision="float64")
     before = np.full(3, 100.0)

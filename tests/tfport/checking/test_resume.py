@@ -240,7 +240,7 @@ def test_it_is_not_run_where_it_is_not_asked() -> None:
         assert ("resume" in {rung.rung for rung in report.pair.rungs}) == ("resume" in rungs)
         return len(calls)
 
-    assert steps("forward", "resume") - steps("forward") == STEPS - resume_step(STEPS)
+    assert steps("free_trajectory", "resume") - steps("free_trajectory") == STEPS - resume_step(STEPS)
 
 
 def test_a_bound_on_steps_leaves_the_step_it_goes_on_from() -> None:

@@ -113,14 +113,14 @@ def test_relative_is_a_share_of_the_legacy_arrays_largest_magnitude() -> None:
     assert (found.absolute, found.relative) == (2.0, 0.5)
 
 
-def test_relative_is_infinite_when_legacy_is_all_zero() -> None:
+def test_relative_is_a_share_of_the_modern_magnitude_where_legacy_is_all_zero() -> None:
     found = distance(array(0, 0), array(0, 1e-30))
-    assert found.relative == math.inf
+    assert found.relative == 1.0
     assert found.absolute == pytest.approx(1e-30)
     assert found.ulp > 0
     mismatch = first_mismatch(array(0, 0), array(0, 1e-30), 0.5)
     assert mismatch is not None
-    assert (mismatch.index, mismatch.relative) == ((1,), math.inf)
+    assert (mismatch.index, mismatch.relative) == ((1,), 1.0)
 
 
 # --- Units in the last place ------------------------------------------------------------------------------------------
