@@ -28,6 +28,8 @@ from tfport.remote import child_environment
 
 COUNT = 200
 """Ports of each kind."""
+FIRST = 10_000
+"""The first seed."""
 STEPS = 8
 CHUNK = 10
 """Seeds that one process checks: a leak or a crash costs no more."""
@@ -36,7 +38,7 @@ PATIENCE = 1200
 """Seconds after which a process is taken for stuck."""
 KINDS = ("port", "broken")
 PLACES = (
-    "tests/random_ports.py",
+    "tests/random_ports",
     "tests/proof/campaign.py",
     "shared/tfport/checking",
     "shared/tfport/adapters",
@@ -113,29 +115,58 @@ def at_rung(report: Any, rung: str) -> bool:
 
 
 def placed(about: RandomPort, report: Any) -> bool | None:
-    """Whether the report names the layer, or the variable, that the change was planted in; None where it is in none."""
-    if about.change is None or not about.change.tensor:
+    """Whether the report names the place that the change was planted in; None where there is none to name."""
+    if about.change is None or not about.change.place:
         return None
-    pair, place = report.pair, report.location
-    first = pair.rung(pair.located).first_divergence if pair.located else None
-    ours = {modern: legacy for legacy, modern in about.pairs.items()}
-    layers = about.where.split(", ")
-    if about.change.tensor in ("moving", "moving_variance", "layer"):
-        wanted = [
-            ours[name]
-            for name in ours
-            if name.split("/")[0].removesuffix("_norm") in layers
-            and (about.change.tensor == "layer" or name.split("/")[1].startswith(about.change.tensor))
-        ]
-        said = first.tensor if first is not None else " ".join(pair.rung("initialisation").findings)
-        return any(name in said for name in wanted)
+    return {"layer": _in_layer, "variable": _in_variable, "optimizer": _in_optimizer}[about.change.place](about, report)
+
+
+def _in_layer(about: RandomPort, report: Any) -> bool:
+    """Whether the location is in the changed part: a node of its name, or one that reads its variables."""
+    place = report.location
     if place is None:
         return False
-    held = {name for pair_of_names in place.variables for name in pair_of_names}
+    held = [about.pairs.get(name, name) for pair_of_names in place.variables for name in pair_of_names]
     return any(
-        layer in place.modern_node or layer in place.legacy_node or any(name.split("/")[0] == layer for name in held)
-        for layer in layers
+        part in place.modern_node or part in place.legacy_node or any(part in name for name in held)
+        for part in about.where.split(", ")
     )
+
+
+def _in_variable(about: RandomPort, report: Any) -> bool:
+    """Whether one of the changed variables is what diverges first."""
+    assert about.change is not None
+    wanted = [
+        legacy
+        for legacy, name in about.pairs.items()
+        if name.split("/")[0].removesuffix("_norm") in about.where.split(", ")
+        and name.split("/")[1].startswith(about.change.variable)
+    ]
+    first = report.pair.rung(report.pair.located).first_divergence if report.pair.located else None
+    said = first.tensor if first is not None else " ".join(_failing_findings(report))
+    return any(name in said for name in wanted)
+
+
+def _in_optimizer(about: RandomPort, report: Any) -> bool:
+    """Whether the location, or a rung that fails, says what of the optimizer is another."""
+    assert about.change is not None
+    said = " ".join([report.location.text if report.location else "", *_failing_findings(report)]).lower()
+    return any(word in said for word in about.change.says)
+
+
+def _failing_findings(report: Any) -> list[str]:
+    return [text for rung in report.pair.rungs if not rung.verdict.equal for text in rung.findings]
+
+
+def forget() -> None:
+    """Drops the graphs and traces that checks leave behind, so that the next one is as fast as the first."""
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    keras.backend.clear_session()
+    tf_keras.backend.clear_session()
+    tf.compat.v1.reset_default_graph()
 
 
 # --- All of them ------------------------------------------------------------------------------------------------------
@@ -145,7 +176,7 @@ def rows(kind: str, count: int = COUNT) -> list[Result]:
     path = FOLDER / f"campaign-{kind}-{digest(PLACES)}.jsonl"
     mend(path)
     with tqdm(total=count, desc=f"campaign {kind}", unit="port") as bar, ThreadPoolExecutor(WORKERS) as workers:
-        while missing := [seed for seed in range(count) if seed not in read(path)]:
+        while missing := [seed for seed in range(FIRST, FIRST + count) if seed not in read(path)]:
             bar.update(count - len(missing) - bar.n)
             chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
             pending = {workers.submit(_chunk, kind, chunk, path) for chunk in chunks}
@@ -155,7 +186,7 @@ def rows(kind: str, count: int = COUNT) -> list[Result]:
                 for each in done:
                     each.result()
     found = read(path)
-    return [found[seed] for seed in range(count)]
+    return [found[seed] for seed in range(FIRST, FIRST + count)]
 
 
 def _chunk(kind: str, seeds: Sequence[int], path: Path) -> None:
@@ -235,8 +266,9 @@ def text(found: Result) -> str:
 
 Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
 
-`tfport.check` on random training programs: TF1 graphs of one to four layers, and ports of them to Keras 3, tf_keras or
-a tf.Module with its own step (`tests/random_ports.py`), {STEPS} steps each. A correct port must pass, and one with a
+`tfport.check` on random training programs: TF1 graphs of one to four layers, some with ids or a loop before them, and
+ports of them to Keras 3 and tf_keras (compiled, or a keras.Model with a step and an optimizer of its own) or to
+a tf.Module with a tape (`tests/random_ports`), {STEPS} steps each. A correct port must pass, and one with a
 single planted change must not. A check took {statistics.median(seconds) if seconds else 0:.1f} s in the median.
 
 {stopped}{counts}
@@ -356,6 +388,7 @@ def main(words: Sequence[str]) -> None:
         at = rest.index("--into")
         for seed in map(int, rest[:at]):
             append(Path(rest[at + 1]), one(kind, seed))
+            forget()
         return
     for seed in map(int, rest):
         print(json.dumps(one(kind, seed), indent=2))
