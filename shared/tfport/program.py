@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,10 @@ class Node:
     variables: tuple[str, ...]
     """Names, as in `variables()`, of the variables that it reads directly."""
     value: Array
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What else decides its value, as text (see `shown`): attributes and constant operands by the framework's names."""
+    where: str = ""
+    """File and line of the user's code that made it ("gan.py:41"); empty where that is not known."""
 
 
 class Program(abc.ABC):
@@ -149,7 +154,8 @@ class Program(abc.ABC):
 
     @abc.abstractmethod
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> Sequence[Node]:
-        """Every floating intermediate in the order of computation: of the outputs, or of a phase's loss.
+        """Every intermediate, floating, integer or bool, in the order of computation: of the outputs, or of a phase's
+        loss.
 
         With a phase: what its loss is computed from in that phase's own mode, the loss last; `training` is not looked
         at. Constants and what is computed from constants and shapes alone are left out.
@@ -195,6 +201,24 @@ class Program(abc.ABC):
         return
 
 
+_FEW = 12
+"""Elements of an array that are written out."""
+
+
+def shown(value: Any) -> str:
+    """A number, a word or a small array as text, to the digits that float32 has; empty for what is neither."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        return ""
+    if array.size > _FEW:
+        return f"{array.shape}, sum {float(array.astype(np.float64).sum()):.7g}"
+    if array.ndim:
+        return f"[{', '.join(map(shown, array))}]"
+    return f"{float(array):.7g}" if array.dtype.kind == "f" else str(array.item())
+
+
 def precision_of(dtypes: Sequence[str]) -> str:
     """The floating dtype that most of `dtypes` are; "float32" where none is floating."""
     floating = [dtype for dtype in dtypes if np.dtype(dtype).kind == "f"] if dtypes else []
@@ -212,4 +236,5 @@ __all__ = [
     "State",
     "VariableInfo",
     "precision_of",
+    "shown",
 ]

@@ -1,4 +1,4 @@
-"""The floating intermediates of a computation, by tracing it to a graph and running that graph once.
+"""The intermediates of a computation, by tracing it to a graph and running that graph once.
 
 The computation is traced with its `tf.function`s run in Python, so that what they do lies in the one graph; what is
 traced all the same (control flow, a function imported from a SavedModel) stays a node of its own, unopened. Every
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfport.adapters import op_facts
+from tfport.adapters.keras_lines import Layers
 from tfport.adapters.tf_draws import KIND, RANDOM_OPS
 from tfport.program import Node
 
@@ -75,6 +77,8 @@ class TracedNodes:
     kinds: list[str]
     inputs: list[tuple[str, ...]]
     variables: list[tuple[str, ...]]
+    attributes: list[dict[str, str]]
+    where: list[str]
     arguments: list[str]
     """Names of what is fed, in order."""
     graph: Any = field(repr=False, default=None)
@@ -83,9 +87,16 @@ class TracedNodes:
         """Runs the graph; what the computation does beside its values is done too (updates of statistics)."""
         values = self.concrete(*(tf.convert_to_tensor(fed[name]) for name in self.arguments))
         return [
-            Node(name, kind, inputs, variables, np.array(value.numpy()))
-            for name, kind, inputs, variables, value in zip(
-                self.names, self.kinds, self.inputs, self.variables, values, strict=True
+            Node(name, kind, inputs, variables, np.array(value.numpy()), attributes, where)
+            for name, kind, inputs, variables, value, attributes, where in zip(
+                self.names,
+                self.kinds,
+                self.inputs,
+                self.variables,
+                values,
+                self.attributes,
+                self.where,
+                strict=True,
             )
         ]
 
@@ -118,12 +129,13 @@ def trace(
         for name, value in inputs.items()
     ]
     described: dict[str, Any] = {}
+    layers = Layers()
 
     def body(*tensors: Any) -> list[Any]:
         graph = tf.compat.v1.get_default_graph()
         named = dict(zip(inputs, tensors, strict=True))
         try:
-            with flat_functions(), _autographed(autograph):
+            with flat_functions(), _autographed(autograph), layers.watched(graph):
                 called = tf.__internal__.autograph.tf_convert(function, _context()) if autograph else function
                 targets = called(named)
         except Found as found:
@@ -142,6 +154,8 @@ def trace(
         [walk.kind(tensor.op) for tensor in wanted],
         [walk.sources(tensor)[0] for tensor in wanted],
         [walk.sources(tensor)[1] for tensor in wanted],
+        [op_facts.attributes(tensor.op, walk.constant) for tensor in wanted],
+        [op_facts.where(tensor.op, layers.of(tensor.op)) for tensor in wanted],
         list(inputs),
         described["graph"],
     )
@@ -224,6 +238,11 @@ class _Walk:
     def __init__(self, graph: Any, inputs: Mapping[Any, str], handles: Mapping[int, str]) -> None:
         self._inputs = inputs
         self._captured = {placeholder.ref(): handles.get(id(external)) for external, placeholder in graph.captures}
+        self._constants = {
+            placeholder.ref(): external
+            for external, placeholder in graph.captures
+            if hasattr(external, "numpy") and external.dtype.name not in ("resource", "variant", "string")
+        }
         self._live: dict[Any, bool] = {}
         self._behind: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
@@ -259,18 +278,26 @@ class _Walk:
         return tensor.ref() in self._inputs or tensor.ref() in self._captured
 
     def _is_live(self, tensor: Any) -> bool:
+        if tensor.ref() in self._constants:
+            return False
         if self._source(tensor) or tensor.op.type in _DRAWS:
             return True
         return any(self._live.get(each.ref(), True) for each in self._edges(tensor.op))
 
     def is_node(self, tensor: Any) -> bool:
-        """Whether it is a floating value that depends on inputs, variables or draws."""
+        """Whether it is a number or a bool that depends on inputs, variables or draws."""
         return (
-            tensor.dtype.is_floating
+            (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
             and tensor.op.type not in _SKIPPED
             and not self._source(tensor)
             and self._live.get(tensor.ref(), False)
         )
+
+    def constant(self, tensor: Any) -> Any:
+        """The value of an operand that depends on nothing that varies; None where it does or cannot be folded."""
+        if tensor.ref() in self._constants:
+            return self._constants[tensor.ref()].numpy()
+        return None if self._live.get(tensor.ref(), True) else op_facts.constant_value(tensor)
 
     def name(self, tensor: Any) -> str:
         """The op's name, with ":n" behind it for another output than the first."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from tfport.adapters import op_facts
 from tfport.adapters.tf1_graph_draws import draws
 from tfport.adapters.tf1_reading import ABOUT_SHAPES, PASSING, VARIABLE_TYPES, Reading, element_name
 
 _SKIPPED = ("Const", "PreventGradient", "EnsureShape", *PASSING, *ABOUT_SHAPES, *VARIABLE_TYPES)
+_FLOWS = ("TensorArrayV", "TensorArrayWrite", "TensorArrayScatter", "TensorArraySplit", "TensorArrayGradV")
+"""Beginnings of op types whose floating output is no value: it only says that something was written."""
 _SOURCES = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "IteratorGetNext", *VARIABLE_TYPES)
 
 
@@ -21,6 +24,8 @@ class GraphNode:
     tensor: Any
     inputs: tuple[str, ...]
     variables: tuple[str, ...]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
 
 
 class NodeReading:
@@ -41,13 +46,10 @@ class NodeReading:
     def _find(self, ends: Sequence[Any]) -> list[GraphNode]:
         reading = self._reading
         ops = reading.ancestors(ends, self._names)
+        fed = {tensor.op for tensor in self._names}
         moving = reading.descendants(
-            (
-                op
-                for op in ops
-                if op.type in _SOURCES or draws(op.type) or any(each in self._names for each in op.outputs)
-            ),
-            lambda op: (op not in ops and op.type not in _SOURCES) or op.type in ABOUT_SHAPES,
+            (op for op in {*ops, *fed} if op in fed or op.type in _SOURCES or draws(op.type)),
+            lambda op: op not in fed and ((op not in ops and op.type not in _SOURCES) or op.type in ABOUT_SHAPES),
         )
         read = {tensor for op in ops for tensor in op.inputs}
         found = []
@@ -64,6 +66,10 @@ class NodeReading:
                 tuple(
                     dict.fromkeys(name for each in tensor.op.inputs if (name := reading.variable_of(each)) is not None)
                 ),
+                op_facts.attributes(
+                    tensor.op, lambda each: None if each.op in moving else op_facts.constant_value(each)
+                ),
+                op_facts.where(tensor.op),
             )
             for tensor in found
         ]
@@ -71,10 +77,11 @@ class NodeReading:
     def _is_node(self, tensor: Any) -> bool:
         op = tensor.op
         return bool(
-            tensor.dtype.is_floating
+            (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
             and not tensor.dtype._is_ref_dtype
             and op.type not in _SKIPPED
             and op.type not in _SOURCES
+            and not op.type.startswith(_FLOWS)
             and tensor not in self._names
             and op not in self._reading.looped
             and op not in self._reading.guarded

@@ -289,7 +289,7 @@ class GraphProgram(Program):
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> list[Node]:
-        """Every floating intermediate that can be fetched, in one session.run."""
+        """Every intermediate that can be fetched, in one session.run."""
         if phase is None:
             ends = list(self._outputs.values())
         else:
@@ -299,7 +299,15 @@ class GraphProgram(Program):
         found = self._nodes.of(ends)
         values = self.calls.run([each.tensor for each in found], batch, training, self.draws, phase=phase or "forward")
         return [
-            Node(each.name, each.tensor.op.type, each.inputs, each.variables, np.asarray(value))
+            Node(
+                each.name,
+                each.tensor.op.type,
+                each.inputs,
+                each.variables,
+                np.asarray(value),
+                each.attributes,
+                each.where,
+            )
             for each, value in zip(found, values, strict=True)
         ]
 

@@ -49,9 +49,11 @@ from tfport.program import (
     State,
     VariableInfo,
     precision_of,
+    shown,
 )
 from tfport.state import iterations_name, slot_name
 from tfport.subject import CORRECTED
+from tfport.user_code import calling, user_line
 
 WITHIN = ", epsilon within the norm"
 """Of PyTorch's Adamax: epsilon is added to the gradient's size, and not to the divisor."""
@@ -348,7 +350,8 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
         title = f"{place}/{kind}" if place else kind
         live = self.watch.count > drawn or any(each is not None for each in sources)
         with torch._C.DisableTorchFunction():
-            self.write(title, kind, sources, made, live, through=name in _THROUGH)
+            attributes = _attributes(args, kwargs, lambda each: self.source(each) is None)
+            self.write(title, kind, sources, made, live, attributes, through=name in _THROUGH)
         return result
 
     def sources(self, tensors: Iterable[Any]) -> list[_Known | None]:
@@ -381,7 +384,14 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
         return _Known(tensor, tuple(names), tuple(variables))
 
     def write(
-        self, title: str, kind: str, sources: Sequence[_Known | None], made: Any, live: bool, through: bool = False
+        self,
+        title: str,
+        kind: str,
+        sources: Sequence[_Known | None],
+        made: Any,
+        live: bool,
+        attributes: Mapping[str, str],
+        through: bool = False,
     ) -> None:
         """Writes down what a function or a layer made."""
         if not live:
@@ -389,14 +399,15 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
         names = tuple(dict.fromkeys(name for each in sources if each for name in each.names))
         variables = tuple(dict.fromkeys(name for each in sources if each for name in each.variables))
         first = ""
+        where = user_line(calling(sys._getframe(1)))
         for index, tensor in enumerate(each for each in tree_leaves(made) if isinstance(each, torch.Tensor)):
             through = through and len([each for each in sources if each]) == 1
-            if not tensor.is_floating_point() or through:
+            if tensor.is_complex() or through:
                 self.know(tensor, _Known(tensor, names, variables))
                 continue
             first = first or self.unique(title)
             name = first if index == 0 else self.unique(f"{first}:{index}")
-            self.nodes.append(Node(name, kind, names, variables, _array(tensor)))
+            self.nodes.append(Node(name, kind, names, variables, _array(tensor), attributes, where))
             self.know(tensor, _Known(tensor, (name,)))
 
     def know(self, tensor: Any, known: _Known) -> None:
@@ -493,7 +504,8 @@ class _Watch:
         sources += self.recorder.sources(each for each in own if each is not None and id(each) in self.program.names)
         with torch._C.DisableTorchFunction():
             live = any(each is not None for each in sources)
-            self.recorder.write(name or type(module).__name__, type(module).__name__, sources, output, live)
+            kind = type(module).__name__
+            self.recorder.write(name or kind, kind, sources, output, live, _settings(module))
 
     # --- Gradients ----------------------------------------------------------------------------------------------------
     def backward(self, tensors: Any, weights: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -606,6 +618,35 @@ def _dense(gradient: Any) -> Array:
 def _atomic(module: nn.Module) -> bool:
     """Whether a module is one node: a layer of torch's without layers of its own."""
     return type(module).__module__.startswith("torch.nn.") and not module._modules
+
+
+def _attributes(args: Any, kwargs: Mapping[str, Any], constant: Callable[[Any], bool]) -> dict[str, str]:
+    """A call's arguments that are no intermediates, as text; those without a name by their place."""
+    named = {**{f"argument {index}": each for index, each in enumerate(args)}, **kwargs}
+    found: dict[str, str] = {}
+    for name, value in named.items():
+        if isinstance(value, torch.Tensor):
+            text = shown(_array(value)) if constant(value) and not value.is_complex() else ""
+        elif isinstance(value, (bool, int, float, str)):
+            text = shown(value)
+        else:
+            leaves = tree_leaves(value)
+            plain = leaves and all(isinstance(each, (bool, int, float, slice)) or each is None for each in leaves)
+            text = str(value) if plain and value is not None else ""
+        if text:
+            found[name] = text
+    return found
+
+
+def _settings(module: nn.Module) -> dict[str, str]:
+    """What a layer was made with, as text."""
+    return {
+        key: shown(value) if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and key != "training"
+        and (isinstance(value, (bool, int, float, str)) or (isinstance(value, tuple) and value))
+    }
 
 
 def _array(tensor: Any) -> Array:

@@ -290,6 +290,11 @@ class _Check:
             record, stills = self._looked_again(record, first.step)
         names = [each.name for each in record.variables]
         phases = self.pairing.shared_phases
+        held = ", ".join(
+            what
+            for name, what in (("forward", "outputs"), ("loss", "losses"), ("gradient", "gradients"))
+            if not trajectory and any(each.rung == name and each.verdict.equal for each in pair.rungs)
+        )
         passes = [(record, stills, close)]
         if double and not trajectory:  # what shrinks more than a rounded constant shows in float32 alone
             passes.append((looked[0][0], looked[0][1], location.SINGLE))
@@ -301,18 +306,25 @@ class _Check:
                 if trajectory or rung.rung in ("forward", "loss"):
                     inference = rung.rung == "forward" and first.tensor.startswith("inference/")
                     found = location.locate(legacy, modern, phases, close, inference)
+                agree = held
+                if found is None and trajectory and legacy.nodes.keys() & modern.nodes.keys() & set(phases):
+                    agree = "every intermediate that leads to the loss"
                 if trajectory or rung.rung == "gradient":
                     for phase in phases:
-                        found = found or location.of_gradient(legacy, modern, phase, names, close)
+                        found = found or location.of_gradient(legacy, modern, phase, names, close, agree)
+                    if found is None and all(each in still.gradients for each in phases for still in (legacy, modern)):
+                        agree = f"{agree + ' and ' if agree else ''}the gradients"
                 if resumed:
                     return location.of_resume(first, why, found)
                 if found is None and (trajectory or rung.rung == "update"):
-                    found = self._of_update(record, legacy, modern, first, close)
+                    found = self._of_update(record, legacy, modern, first, close, agree)
                 if found is not None:
                     return found
         return location.of_resume(first, why, None) if resumed else None
 
-    def _of_update(self, record: Record, legacy: Still, modern: Still, first: Divergence, close: float) -> Location:
+    def _of_update(
+        self, record: Record, legacy: Still, modern: Still, first: Divergence, close: float, agree: str
+    ) -> Location:
         pairs = {pair.legacy: pair for pair in self.pairing.phases}
         phase = first.phase if first.phase in pairs else self.pairing.shared_phases[0]
         name = first.tensor.removeprefix(f"{phase}/").removeprefix("step/")
@@ -320,7 +332,7 @@ class _Check:
         optimizers = ", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)
         if any(each.name == name and not each.optimizers for each in record.variables):
             optimizers = "", ""
-        return location.of_update(legacy, modern, phase, first.tensor, optimizers, close)
+        return location.of_update(legacy, modern, phase, first.tensor, optimizers, close, agree)
 
     def _looked_again(self, record: Record, step: int) -> tuple[Record, list[Still]]:
         """Both sides once more at the state before a step of the trajectory, with all intermediates."""
@@ -412,8 +424,8 @@ def _wholly_double(stills: Sequence[Still], role: str) -> None:
     for still in stills:
         for nodes in still.nodes.values():
             for node in nodes:
-                if np.dtype(node.place.dtype).itemsize < 8:
-                    dtype = np.dtype(node.place.dtype).name
+                dtype = np.dtype(node.place.dtype)
+                if dtype.kind == "f" and dtype.itemsize < 8:
                     raise NoSuchPrecision(f"the {role} side computes {node.name} ({node.kind}) in {dtype}")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.adapters.keras_lines import lines_noted
 from tfport.errors import UserError
 from tfport.program import Program
 
@@ -138,7 +139,8 @@ def build(
     function = find(given, side) if isinstance(given, str) else given
     if not callable(function):
         return _adapted(function, named(given), side, precision, seed, names, None)
-    return _from_function(function, named(given), side, precision, seed, names)
+    with lines_noted():
+        return _from_function(function, named(given), side, precision, seed, names)
 
 
 def takes_precision(function: Callable[..., Any]) -> str | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tfport.checking.observe import KeptNode, Still
+from tfport.checking.alignment import Intermediate, Parting, parting
+from tfport.checking.observe import Still
 from tfport.checking.report import Location, Neighbour
-from tfport.checking.values import CLOSE, first_apart, matched
+from tfport.checking.values import CLOSE
 from tfport.equivalence.distance import first_mismatch
 from tfport.equivalence.result import Divergence
+from tfport.program import shown
 
 Array = np.ndarray[Any, Any]
 SINGLE = CLOSE / 4
@@ -21,6 +23,8 @@ DOUBLE = 2.0**-40
 """The same in float64."""
 _AROUND = 2
 """Elements that are shown before and behind the first one that differs."""
+_NAMED = 3
+"""Nodes and inputs that a sentence names."""
 
 
 def locate(legacy: Still, modern: Still, phases: Sequence[str], close: float, inference_first: bool) -> Location | None:
@@ -39,101 +43,112 @@ def locate(legacy: Still, modern: Still, phases: Sequence[str], close: float, in
     order = ["inference", *phases] if inference_first else [*phases, "inference"]
     for key in order:
         if key in legacy.nodes and key in modern.nodes:
-            found = _apart(legacy.nodes[key], modern.nodes[key], close)
+            found = parting(legacy.nodes[key], modern.nodes[key], close, legacy.inputs, modern.inputs)
             if found is not None:
-                phase = "" if key == "inference" else key
-                return _described(*found, modern.nodes[key], legacy.step, phase, close)
+                return _described(found, legacy.step, "" if key == "inference" else key, close)
     return None
 
 
-def _apart(
-    legacy: Sequence[KeptNode], modern: Sequence[KeptNode], close: float
-) -> tuple[KeptNode | None, KeptNode, dict[str, str]] | None:
-    left, right = _leading_to_last(legacy), _leading_to_last(modern)
-    partners = matched(left, right, close)
-    apart = first_apart(right, partners)
-    if apart is None:
-        return None
-    counterpart = first_apart(left, set(partners.values()))
-    return _as_node(left, counterpart), _as_node(right, apart) or right[-1], partners
-
-
-def _as_node(nodes: Sequence[KeptNode], found: Any) -> KeptNode | None:
-    return next((node for node in nodes if found is not None and node.name == found.name), None)
-
-
-def _leading_to_last(nodes: Sequence[KeptNode]) -> list[KeptNode]:
-    """The nodes from which the last one, the loss or the last output, is computed; and outputs that stand alone."""
-    if not nodes:
-        return []
-    by_name = {node.name: node for node in nodes}
-    wanted: set[str] = set()
-    pending = [nodes[-1].name]
-    while pending:
-        name = pending.pop()
-        if name in by_name and name not in wanted:
-            wanted.add(name)
-            pending += by_name[name].inputs
-    return [node for node in nodes if node.name in wanted]
-
-
-def _described(
-    counterpart: KeptNode | None,
-    apart: KeptNode,
-    partners: Mapping[str, str],
-    modern: Sequence[KeptNode],
-    step: int,
-    phase: str,
-    close: float,
-) -> Location:
-    agreeing = _agreeing(apart, partners, modern)
-    variables = tuple(
-        (name, name) for name in dict.fromkeys([*apart.variables, *(counterpart.variables if counterpart else ())])
-    )
+def _described(found: Parting, step: int, phase: str, close: float) -> Location:
+    one, other = found.legacy, found.modern
+    read = [each for each in (other, one, *(found.beside or ())) if each is not None]
     neighbours: tuple[Neighbour, ...] = ()
-    if counterpart is not None and counterpart.value.size == apart.value.size:
-        neighbours = _neighbours(counterpart.value, apart.value.reshape(counterpart.value.shape), close)
+    if one is not None and other is not None and one.value.size == other.value.size:
+        neighbours = _neighbours(one.value, other.value.reshape(one.value.shape), close)
     where = f"phase {phase}" if phase else "the outputs in inference mode"
-    inputs = ", ".join(dict.fromkeys(other for _, other in agreeing)) or "the program's inputs"
-    partner = (
-        f"beside {counterpart.name} ({counterpart.kind}) on the legacy side" if counterpart else "without a counterpart"
-    )
-    reads = f", reading {', '.join(apart.variables)}" if apart.variables else ""
-    text = (
-        f"Step {step}, {where}: what goes into {apart.name} ({apart.kind}{reads}) agrees ({inputs}), and what comes "
-        f"out does not; it stands {partner}."
-    )
     return Location(
         step,
         phase,
-        apart.name,
-        apart.kind,
-        counterpart.name if counterpart else "",
-        counterpart.kind if counterpart else "",
-        agreeing,
-        variables,
+        other.name if other else "",
+        other.kind if other else "",
+        one.name if one else "",
+        one.kind if one else "",
+        found.agreeing,
+        tuple((name, name) for name in dict.fromkeys(name for each in read for name in each.variables)),
         neighbours,
-        text,
+        f"Step {step}, {where}: {' '.join(_sentences(found))}",
+        other.where if other else "",
+        one.where if one else "",
+        found.differing,
+        tuple(node.name for node in found.only_legacy),
+        tuple(node.name for node in found.only_modern),
     )
 
 
-def _agreeing(apart: KeptNode, partners: Mapping[str, str], nodes: Sequence[KeptNode]) -> tuple[tuple[str, str], ...]:
-    """Legacy and modern names of the nearest inputs that agree, looking through what has no partner of itself."""
-    by_name = {node.name: node for node in nodes}
-    found: dict[str, str] = {}
-    pending, seen = list(apart.inputs), set()
-    while pending:
-        name = pending.pop(0)
-        if name in seen:
-            continue
-        seen.add(name)
-        if name in partners:
-            found[name] = partners[name]
-        elif name in by_name:
-            pending += by_name[name].inputs
+def _sentences(found: Parting) -> list[str]:
+    """What is known of the place, a sentence each."""
+    one, other = found.legacy, found.modern
+    both = _listed(f"{name} with axes exchanged" if name in found.exchanged else name for _, name in found.agreeing)
+    if one is None or other is None:
+        only = other or one
+        assert only is not None
+        if found.beside is None:
+            goes_in = f"what goes into {told(only)} agrees ({both}), and " if both and other is not None else ""
+            side = "original" if other is not None else "port"
+            subject = "nothing" if goes_in else f"{told(only)} comes first of what differs: nothing"
+            return [f"{goes_in}{subject} in the {side} has its value; no counterpart was found."]
+        nodes = found.only_modern if one is None else found.only_legacy
+        names = _listed(told(node, constants=True) for node in nodes)
+        verb = "is" if len(nodes) == 1 else "are"
+        into = f"{told(found.beside[1])}, whose counterpart is {told(found.beside[0])}"
+        return [
+            f"{names} {verb} only in the {'port' if one is None else 'original'}. What goes into {into} in the "
+            "original, differs by that.",
+            *_reading(found),
+        ]
+    if found.opaque:
+        return [
+            f"{told(other)} differs from its counterpart in the original, {told(one)}. What differs may lie in "
+            f"{_listed(map(told, found.opaque))}, which cannot be looked into."
+        ]
+    whole = not (found.only_legacy or found.only_modern or found.reads_legacy or found.reads_modern)
+    if found.replaced:
+        goes_in = f"both read {both}" if both else "both read the same"
+        sentences = [f"the port has {told(other)} where the original has {told(one)}; {goes_in}."]
+    elif whole and (both or one.variables):
+        goes_in = f" ({both})" if both else ""
+        sentences = [
+            f"what goes into {told(other)} agrees{goes_in}, and what comes out does not. Its counterpart in the "
+            f"original is {told(one)}."
+        ]
+    else:
+        sentences = [f"{told(other)} differs from its counterpart in the original, {told(one)}."]
+    for name, left, right in found.differing:
+        if left and right:
+            sentences.append(f"{name} is {left} in the original and {right} in the port.")
         else:
-            found[name] = name  # an input of the program: both are fed the same
-    return tuple((one, other) for other, one in found.items())
+            sentences.append(f"Only in the {'original' if left else 'port'} is {name} a constant: {left or right}.")
+    for nodes, side in ((found.only_legacy, "original"), (found.only_modern, "port")):
+        if nodes:
+            sentences.append(f"Only in the {side} before it: {_listed(told(node, constants=True) for node in nodes)}.")
+    return [*sentences, *_reading(found)]
+
+
+def _reading(found: Parting) -> list[str]:
+    """What only one of the two is computed from."""
+    return [
+        f"Only in the {side} is it computed from {_listed(names)}."
+        for names, side in ((found.reads_legacy, "original"), (found.reads_modern, "port"))
+        if names
+    ]
+
+
+def told(node: Intermediate, constants: bool = False) -> str:
+    """A node with its kind, the variables that it reads and its line: "fc/MatMul (MatMul reading fc/kernel, a.py:3)".
+
+    Args:
+      node: the node.
+      constants: whether its attributes and constant operands are named too.
+    """
+    reads = f" reading {_listed(node.variables)}" if node.variables else ""
+    given = [f"{name} {text}" for name, text in node.attributes.items() if text != "False"] if constants else []
+    return f"{node.name} ({', '.join(part for part in (node.kind + reads, *given[:_NAMED], node.where) if part)})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more
 
 
 def _neighbours(legacy: Array, modern: Array, close: float) -> tuple[Neighbour, ...]:
@@ -153,8 +168,10 @@ def _neighbours(legacy: Array, modern: Array, close: float) -> tuple[Neighbour, 
     )
 
 
-def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], close: float) -> Location | None:
-    """Where the loss agrees and gradients do not: the variable nearest to the loss whose gradient differs.
+def of_gradient(
+    legacy: Still, modern: Still, phase: str, names: Sequence[str], close: float, agree: str
+) -> Location | None:
+    """Where gradients do not agree: the variable nearest to the loss whose gradient differs.
 
     Args:
       legacy: the legacy side at a state.
@@ -162,22 +179,24 @@ def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], 
       phase: shared name.
       names: variables in the order of computation.
       close: how far apart is still one value.
+      agree: what was compared and agrees ("outputs, loss"); empty where nothing was.
     """
     if phase not in legacy.gradients or phase not in modern.gradients:
         return None
     left, right = legacy.gradients[phase], modern.gradients[phase]
-    apart = [name for name in names if name in left and name in right and _differ(left[name], right[name], close)]
+    shared = [name for name in names if name in left and name in right]
+    apart = [name for name in shared if _differ(left[name], right[name], close)]
     if not apart:
         return None
-    same = [name for name in names if name in left and name in right and name not in apart]
+    same = [name for name in shared if name not in apart]
     name = apart[-1]
-    text = (
-        f"Step {legacy.step}, phase {phase}: the loss and every intermediate agree, and the gradient of {name} does not"
-        + (
-            f" (it does for {', '.join(same[:3])})."
-            if same
-            else f", like {len(apart) - 1} others: look at clipping, scaling or a penalty on the gradients."
-        )
+    text = f"Step {legacy.step}, phase {phase}: {_so_far(agree)}the gradient of {name} does not agree" + (
+        f" (that of {_listed(same)} does)."
+        if same
+        else f", nor do those of {len(apart) - 1} other variables: look at clipping, scaling or a penalty on the "
+        "gradients."
+        if len(apart) > 1
+        else "."
     )
     return Location(
         legacy.step,
@@ -194,33 +213,84 @@ def of_gradient(legacy: Still, modern: Still, phase: str, names: Sequence[str], 
 
 
 def of_update(
-    legacy: Still, modern: Still, phase: str, tensor: str, optimizers: tuple[str, str], close: float
+    legacy: Still, modern: Still, phase: str, tensor: str, optimizers: tuple[str, str], close: float, agree: str
 ) -> Location:
-    """Where gradients agree and the state after the phase does not: the optimizer, or what moves beside it.
+    """Where the state after the phase does not agree: the optimizer, or what moves beside it.
 
     Args:
       legacy: the legacy side at a state.
       modern: the modern side at it.
       phase: shared name.
       tensor: what differs, as the rung calls it.
-      optimizers: of both sides; empty where none holds the tensor.
+      optimizers: of both sides, as each calls it; empty where none holds the tensor.
       close: how far apart is still one value.
+      agree: what was compared and agrees; empty where nothing was.
     """
     name = tensor.removeprefix(f"{phase}/").removeprefix("step/")
     left, right = legacy.after.get(phase), modern.after.get(phase)
     neighbours: tuple[Neighbour, ...] = ()
     if left is not None and right is not None and name in left and name in right:
         neighbours = _neighbours(left[name], right[name], close)
-    update = f"the update itself differs (optimizers {optimizers[0]} and {optimizers[1] or 'none'})"
-    if not optimizers[0]:
-        update = "no optimizer holds it, so what moves it beside the optimizers differs (a moving statistic or average)"
-    text = (
-        f"Step {legacy.step}, phase {phase}: outputs, loss and gradients agree, and {name} after the phase does not: "
-        f"{update}."
-    )
+    differing: tuple[tuple[str, str, str], ...] = ()
+    if optimizers[0]:
+        update, differing = _numbers(legacy, modern, optimizers[0])
+    else:
+        update = (
+            "No optimizer holds it: look at what else moves it (a moving statistic or average), its momentum or decay."
+        )
+    text = f"Step {legacy.step}, phase {phase}: {_so_far(agree)}{name} after the phase does not agree. {update}"
     return Location(
-        legacy.step, phase, optimizers[1], "update", optimizers[0], "update", (), ((name, name),), neighbours, text
+        legacy.step,
+        phase,
+        optimizers[1],
+        "update",
+        optimizers[0],
+        "update",
+        (),
+        ((name, name),),
+        neighbours,
+        text,
+        differing=differing,
     )
+
+
+def _so_far(agree: str) -> str:
+    return f"{agree} agree, and " if agree else ""
+
+
+def _numbers(legacy: Still, modern: Still, name: str) -> tuple[str, tuple[tuple[str, str, str], ...]]:
+    """What both optimizers of a shared name used for this update, in sentences, and what differs."""
+    left = next((each for each in legacy.optimizers if each.name == name), None)
+    right = next((each for each in modern.optimizers if each.name == name), None)
+    if left is None or right is None:
+        return f"What {name} used for this update is not known on {'both sides' if left is right else 'one side'}.", ()
+    differing, alike, unknown = [], [], []
+    if left.algorithm != right.algorithm:
+        differing.append(("algorithm", left.algorithm, right.algorithm))
+    one, other = left.hyperparameters, right.hyperparameters
+    for number in dict.fromkeys([*one, *other]):
+        if number in one and number in other:
+            if one[number] == other[number]:
+                alike.append(f"{number} {shown(one[number])}")
+            else:
+                differing.append((number, _told(one[number]), _told(other[number])))
+        elif one.get(number, other.get(number)):
+            text = _told(one[number] if number in one else other[number])
+            unknown.append(f"{number} {text} in the {'original' if number in one else 'port'}, not known in the other")
+    sentences = [
+        f"{number} is {first} in the original and {second} in the port." for number, first, second in differing
+    ]
+    if unknown:
+        sentences.append(f"{'; '.join(unknown)}.")
+    if alike:
+        sentences.append(f"Both used {', '.join(alike)}.")
+    if not differing:
+        sentences.append("What else in the update differs is not known.")
+    return " ".join(sentences), tuple(differing)
+
+
+def _told(number: float) -> str:
+    return f"{number:.9g}"
 
 
 def of_resume(first: Divergence, why: str, found: Location | None) -> Location:

@@ -14,7 +14,7 @@ from tfport.checking.draws import DrawSource
 from tfport.checking.lazy import Lazy
 from tfport.checking.sides import Side
 from tfport.checking.store import Kept, Place, Store
-from tfport.program import Batch, Node
+from tfport.program import Batch, Node, OptimizerInfo
 
 Array = np.ndarray[Any, Any]
 Tick = Callable[[], None]
@@ -31,6 +31,8 @@ class KeptNode:
     variables: tuple[str, ...]
     place: Place
     store: Store
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
 
     @property
     def value(self) -> Array:
@@ -41,7 +43,16 @@ class KeptNode:
 def keep_nodes(store: Store, nodes: Iterable[Node]) -> list[KeptNode]:
     """The nodes with their values in the store."""
     return [
-        KeptNode(node.name, node.kind, node.inputs, node.variables, store.put(np.asarray(node.value)), store)
+        KeptNode(
+            node.name,
+            node.kind,
+            node.inputs,
+            node.variables,
+            store.put(np.asarray(node.value)),
+            store,
+            node.attributes,
+            node.where,
+        )
         for node in nodes
     ]
 
@@ -52,6 +63,10 @@ class Still:
 
     step: int
     state: Kept
+    inputs: Kept
+    """What was fed, under the side's own names."""
+    optimizers: tuple[OptimizerInfo, ...] = ()
+    """With the numbers of the update that the next step makes."""
     outputs: dict[str, Kept] = field(default_factory=dict)
     """Mode -> outputs."""
     objectives: dict[str, float] = field(default_factory=dict)
@@ -101,7 +116,7 @@ def observe(
     """
     side.at(step)
     side.load(state)
-    still = Still(step, store.keep(side.state().arrays))
+    still = Still(step, store.keep(side.state().arrays), store.keep(side.feed(batch)), side.optimizers())
     for mode in MODES:
         still.outputs[mode] = store.keep(outputs_of(side, batch, mode == "training"))
     if twice:

@@ -157,7 +157,15 @@ class RemoteProgram(OtherProcess, Program):
         answer = self._answered("nodes", batch, {"training": training, "phase": phase})
         values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
         return [
-            Node(each["name"], each["kind"], tuple(each["inputs"]), tuple(each["variables"]), values[str(number)])
+            Node(
+                each["name"],
+                each["kind"],
+                tuple(each["inputs"]),
+                tuple(each["variables"]),
+                values[str(number)],
+                each["attributes"],
+                each["where"],
+            )
             for number, each in enumerate(answer["value"])
         ]
 
@@ -296,7 +304,14 @@ class _Server:
         if method == "nodes":
             nodes = program.nodes(batch, arguments["training"], arguments["phase"])
             told = [
-                {"name": each.name, "kind": each.kind, "inputs": each.inputs, "variables": each.variables}
+                {
+                    "name": each.name,
+                    "kind": each.kind,
+                    "inputs": each.inputs,
+                    "variables": each.variables,
+                    "attributes": dict(each.attributes),
+                    "where": each.where,
+                }
                 for each in nodes
             ]
             return {**self._file({str(number): each.value for number, each in enumerate(nodes)}), "value": told}

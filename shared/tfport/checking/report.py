@@ -65,22 +65,34 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Location:
-    """Where in the code the first divergence arises: the first node whose inputs agree and whose output does not."""
+    """Where in the code the first divergence arises.
+
+    The first node whose inputs agree and whose output does not, with its counterpart on the other side; or a node that
+    only one side has. A node is empty where that side has none.
+    """
 
     step: int
     phase: str
     modern_node: str
     modern_kind: str
     legacy_node: str
-    """The counterpart by variables, by inputs or by name; empty where none was found."""
+    """The counterpart, of one kind or reading the same; empty where none was found."""
     legacy_kind: str
     agreeing: tuple[tuple[str, str], ...]
-    """Legacy and modern names of the inputs that agree."""
+    """Legacy and modern names of what both read and what was compared and agrees."""
     variables: tuple[tuple[str, str], ...] = ()
     """Legacy and modern names of the variables that the node reads."""
     neighbours: tuple[Neighbour, ...] = ()
     text: str = ""
-    """The whole in a sentence or two."""
+    """The whole in a few sentences."""
+    modern_where: str = ""
+    """File and line of the modern node ("gan.py:41"); empty where that is not known."""
+    legacy_where: str = ""
+    differing: tuple[tuple[str, str, str], ...] = ()
+    """Attributes, constants or numbers that differ: name, on the legacy side, on the modern side."""
+    only_legacy: tuple[str, ...] = ()
+    """Nodes before it that only the legacy side has."""
+    only_modern: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

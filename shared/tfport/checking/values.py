@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 from typing import Any, Protocol
@@ -52,6 +53,8 @@ def agree(one: Array, other: Array, close: float = CLOSE) -> bool:
 
 
 def _agree(one: Array, other: Array, close: float) -> bool:
+    if one.dtype.kind != "f" or other.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
     with np.errstate(invalid="ignore", over="ignore"):
         scale = max(float(np.abs(one).max()), float(np.abs(other).max()))
         if not np.isfinite(scale):
@@ -61,36 +64,46 @@ def _agree(one: Array, other: Array, close: float) -> bool:
 
 def telling(array: Array) -> bool:
     """Whether agreeing with this array says something: not a constant."""
-    return array.size > 1 and bool(np.ptp(array) > 0)
+    return array.size > 1 and bool((array != array.flat[0]).any())
+
+
+def comparable(array: Array) -> bool:
+    """Whether an array can have a partner: numbers or bools, not nan."""
+    return array.size > 0 and array.dtype.kind in "fiub" and not bool(np.isnan(array).any())
 
 
 class Index:
-    """Nodes by value."""
+    """Nodes by value: floating ones up to rounding, integers and bools exactly, in any layout."""
 
     def __init__(self, nodes: Iterable[Valued]) -> None:
-        self._by_size: dict[int, list[tuple[str, float, float, Array]]] = {}
-        for node in nodes:
+        self._by_size: dict[tuple[bool, int], list[tuple[float, int, Valued]]] = {}
+        for number, node in enumerate(nodes):
             value = np.asarray(node.value)
-            if value.size and value.dtype.kind == "f" and np.isfinite(value).all():
-                self._by_size.setdefault(value.size, []).append((node.name, *_moments(value), value))
+            if comparable(value):
+                self._by_size.setdefault(_group(value), []).append((_norm(value), number, node))
+        for row in self._by_size.values():
+            row.sort(key=lambda each: each[:2])
 
     def find(self, value: Array, close: float = CLOSE) -> list[str]:
         """Names of the nodes with this value, in order of computation."""
-        if not value.size or value.dtype.kind != "f" or not np.isfinite(value).all():
+        if not comparable(value):
             return []
-        norm, peak = _moments(value)
-        return [
-            name
-            for name, its_norm, its_peak, its in self._by_size.get(value.size, ())
-            if abs(its_norm - norm) <= 4 * close * max(norm, its_norm)
-            and abs(its_peak - peak) <= 2 * close * max(peak, its_peak)
-            and agree(its, value, close)
-        ]
+        row = self._by_size.get(_group(value), [])
+        norm = _norm(value)
+        reach = 4 * close * norm if np.isfinite(norm) else 0.0
+        first = bisect_left(row, norm - reach, key=lambda each: each[0])
+        last = bisect_right(row, norm + reach, key=lambda each: each[0])
+        near = sorted(row[first:last], key=lambda each: each[1])
+        return [node.name for _, _, node in near if agree(np.asarray(node.value), value, close)]
 
 
-def _moments(value: Array) -> tuple[float, float]:
-    wide = value.reshape(-1).astype(np.float64)
-    return float(np.sqrt(np.square(wide).mean())), float(np.abs(wide).max())
+def _group(value: Array) -> tuple[bool, int]:
+    return value.dtype.kind == "f", value.size
+
+
+def _norm(value: Array) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.square(value.reshape(-1).astype(np.float64)).mean()))
 
 
 def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = CLOSE) -> dict[str, str]:
@@ -104,19 +117,16 @@ def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = C
     last = -1
     for node in modern:
         value = np.asarray(node.value)
-        names = index.find(value, close)
-        if not names:
-            continue
-        if not telling(value) and value.size != 1:
-            continue
-        name = next((each for each in names if place[each] > last), names[0])
-        found[node.name] = name
-        last = max(last, place[name])
+        names = index.find(value, close) if telling(value) or (value.size == 1 and value.dtype.kind == "f") else []
+        if names:
+            name = next((each for each in names if place[each] > last), names[0])
+            found[node.name] = name
+            last = max(last, place[name])
     return found
 
 
-def first_apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> Valued | None:
-    """The first node without a partner from which no node with a partner is computed.
+def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> list[Valued]:
+    """The nodes without a partner from which no node with a partner is computed, in order.
 
     What one framework computes on its way and the other does not (a reciprocal square root, a fused bias) has no
     partner either, but what is computed from it has.
@@ -126,13 +136,18 @@ def first_apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str])
     for node in reversed(nodes):
         if node.name in partners or node.name in healed:
             healed.update(name for name in node.inputs if name in by_name)
-    for node in nodes:
-        if node.name not in partners and node.name not in healed and _speaks(node):
-            return node
-    return None
+    return [
+        node
+        for node in nodes
+        if node.name not in partners and node.name not in healed and _speaks(np.asarray(node.value))
+    ]
 
 
-def _speaks(node: Valued) -> bool:
-    """Whether the node's value could have a partner at all: single numbers that are no loss may be anything."""
-    value = np.asarray(node.value)
-    return value.dtype.kind == "f" and value.size > 0
+def first_apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> Valued | None:
+    """The first of those that are `apart`; None where there is none."""
+    return next(iter(apart(nodes, partners)), None)
+
+
+def _speaks(value: Array) -> bool:
+    """Whether a value could have a partner at all: a single integer or bool, such as a count, may be anything."""
+    return value.size > 0 and (value.dtype.kind == "f" or (value.dtype.kind in "iub" and value.size > 1))

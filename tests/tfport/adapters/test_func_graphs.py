@@ -68,13 +68,14 @@ def test_functions_are_opened_and_branches_of_other_results_left_out() -> None:
     assert not tf.config.functions_run_eagerly()
 
 
-def test_integers_are_looked_through() -> None:
+def test_integers_are_nodes() -> None:
     def picked(named: dict[str, Any]) -> Any:
         best = tf.argmax(tf.exp(named["x"]))
         return tf.gather(tf.sin(named["x"]), best)
 
     nodes = _by_kind(nodes_of(picked, {"x": np.array([1.0, 2.0], np.float32)}, {}))
-    assert set(nodes["GatherV2"].inputs) == {nodes["Sin"].name, nodes["Exp"].name}
+    assert set(nodes["GatherV2"].inputs) == {nodes["Sin"].name, nodes["ArgMax"].name}
+    assert nodes["ArgMax"].inputs == (nodes["Exp"].name,) and nodes["ArgMax"].value == 1
 
 
 def test_variables_are_read_when_run_and_found_stops_the_trace() -> None:

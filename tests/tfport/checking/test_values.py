@@ -73,7 +73,8 @@ def test_an_index_finds_all_of_a_value_in_order_and_nothing_else() -> None:
     assert index.find(a) == ["a", "turned"]
     assert index.find(a.astype(np.float64) * (1 + 2.0**-20)) == ["a", "turned"]
     assert index.find(a * np.float32(1.001)) == []
-    assert index.find(np.arange(12)) == []
+    assert index.find(np.arange(12)) == index.find(np.arange(12, dtype=np.int32).reshape(3, 4)) == ["int"]
+    assert index.find(np.arange(12) + (np.arange(12) == 11)) == [] and index.find(np.arange(12.0)) == []
     assert index.find(np.full(12, np.nan)) == []
     assert index.find(np.zeros(0)) == []
 
@@ -101,4 +102,6 @@ def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_p
     assert found is not None and found.name == "loss"
     found = first_apart(nodes, {"in", "out"})
     assert found is not None and found.name == "loss"
-    assert first_apart([Valued("count", np.arange(3))], {}) is None
+    assert first_apart([Valued("count", np.array(3))], {}) is None
+    found = first_apart([Valued("ids", np.arange(3))], {})
+    assert found is not None and found.name == "ids"
