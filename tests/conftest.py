@@ -5,6 +5,8 @@ pytest-xdist's own groups go by a suffix of the test's name, which pytest 9.2 do
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,3 +44,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     config.option.loadscopereorder = False
     return Groups(config, log)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT acts as in a terminal, here and in processes that are started, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from tfport.adapters.tf1_graph_draws import Draw, GraphDraws
 from tfport.adapters.tf1_graph_state import Values
 from tfport.adapters.tf1_reading import Reading
 from tfport.checking.draws import DrawSource
+from tfport.checking.quoting import said
 from tfport.errors import UserError, unknown
 from tfport.program import Array, Batch
 
@@ -118,10 +119,7 @@ class Calls:
         try:
             return list(self._session.run(list(fetches), feed_dict=feed))
         except tf.errors.OpError as error:
-            message = str(error.message).strip().partition("\n")[0]
-            raise UserError(
-                f"the graph failed on this batch at {getattr(error.op, 'name', None) or 'an operation'}: {message}"
-            ) from None
+            raise UserError(f"the graph failed on this batch: {said(error)}") from None
         finally:
             for name, value in before.items():
                 self._values.write(name, value)

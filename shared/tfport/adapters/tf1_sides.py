@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 from tfport.adapters import graph_files
+from tfport.adapters.rewriting import unrewritten_config
 from tfport.adapters.tf1_finding import Given
 from tfport.adapters.tf1_float64 import float64_optimizers
 from tfport.adapters.tf1_program import GraphProgram
@@ -50,7 +51,8 @@ def tf1_graph(
         of inputs, outputs, loss or losses, train_op or train_ops, training, inference, updates (run with the train
         op, a list or by phase) and initial (ops to run once after the initialisers, or variable -> value).
       graph: a finished tf.Graph, in place of `build`.
-      session: its Session, the variables initialised; else a new one runs the graph's initialisers.
+      session: its Session, the variables initialised, best with TensorFlow's graph rewriting off, which may crash where
+        intermediates are fetched; else a new one runs the graph's initialisers.
       inputs: what a batch holds, a list or name -> tensor; else the placeholders that a phase or an output needs.
       outputs: what `forward` gives; else what is named like an output, else what the losses are computed from.
       losses: phase -> loss, or the only one; else what the gradients are taken of.
@@ -72,7 +74,7 @@ def tf1_graph(
         own = session is None
         return GraphProgram(
             graph,
-            tf.Session(graph=graph) if own else session,
+            tf.Session(graph=graph, config=unrewritten_config()) if own else session,
             given,
             owns_session=own,
             start=_start if own else None,
@@ -92,7 +94,7 @@ def tf1_graph(
 
 def _opened(make: Callable[[Any], GraphProgram], graph: Any) -> GraphProgram:
     """A Program on a new Session, which is closed where the Program cannot be made."""
-    session = tf.Session(graph=graph)
+    session = tf.Session(graph=graph, config=unrewritten_config())
     try:
         return make(session)
     except BaseException:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfport.adapters.rewriting import unrewritten
 from tfport.checking import candidates
 from tfport.checking.draws import DrawSource
 from tfport.program import Array, DrawInfo
@@ -292,12 +293,12 @@ class Interceptor:
     # --- Contexts -----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def feeding(self, phase: str) -> Iterator[None]:
-        """Begins the draws of one call and feeds all that is run or traced inside.
+        """Begins the draws of one call and feeds all that is run or traced inside, graphs as they are written.
 
         numpy's global generator and Python's are seeded from the draws and put back at the end.
         """
         self.draws.begin(phase)
-        with self._replaced(phase, self._fed), _python_generators(self.draws):
+        with self._replaced(phase, self._fed), _python_generators(self.draws), unrewritten():
             yield
 
     @contextlib.contextmanager

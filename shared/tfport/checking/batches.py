@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfport.checking.draws import DrawSource
-from tfport.checking.factories import said
+from tfport.checking.quoting import said
 from tfport.errors import UserError
 from tfport.program import InputInfo
 

@@ -14,7 +14,6 @@ import inspect
 import os
 import random
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tfport.adapters.keras_lines import lines_noted
+from tfport.checking.quoting import said
 from tfport.errors import UserError
 from tfport.program import Program
 
@@ -30,7 +30,6 @@ PRECISION_NAMES = ("dtype", "precision", "floatx")
 """What a factory may call the parameter that takes "float32" or "float64"."""
 SUFFIXES = (".meta", ".pb")
 _TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
-_PACKAGE = Path(__file__).parents[1]
 _LISTED = 15
 
 
@@ -381,22 +380,6 @@ def _wrong(name: str, side: str, made: Any) -> UserError:
 
 def _raised(name: str, side: str, error: BaseException) -> UserError:
     return UserError(f"the {side} factory {name} raised {said(error)}")
-
-
-def said(error: BaseException) -> str:
-    """The error in one line, with the innermost place in the user's code, else the innermost of all."""
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")]
-    own = [
-        frame
-        for frame in frames
-        if "site-packages" not in frame.filename and not Path(frame.filename).is_relative_to(_PACKAGE)
-    ]
-    place = (own or frames)[-1:]
-    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place)
-    text = " ".join(str(error).split())
-    if isinstance(error, SyntaxError):  # its text has the place
-        where = ""
-    return f"{type(error).__name__}{': ' if text else ''}{text[:500]}{where}"
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.lazy import Lazy
+from tfport.checking.quoting import said
 from tfport.checking.renamed import BuiltNames, under
 from tfport.errors import UserError
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
@@ -239,7 +240,7 @@ class _Server:
             raise
         except (Exception, SystemExit) as error:  # nearly always the user's code; a traceback of ours helps nobody
             raise UserError(
-                f"the {self.order['side']} side {self.order['given']} raised {factories.said(error)} in "
+                f"the {self.order['side']} side {self.order['given']} raised {said(error)} in "
                 f"{_DOING.get(method, method)}{self._fed}. Run that by itself to see more."
             ) from error
 

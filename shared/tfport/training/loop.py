@@ -217,9 +217,13 @@ class _Run:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying; a second one of the same kind acts as it always does."""
+    """Collects SIGINT and SIGTERM instead of dying; a second one of the same kind acts as it always does.
+
+    A signal that is ignored, as nohup has it, stays ignored.
+    """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, _: object) -> None:
         received.append(number)

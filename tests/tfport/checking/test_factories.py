@@ -18,7 +18,8 @@ import tensorflow.compat.v1 as tf1
 import check_sides
 from fake_program import FakeProgram
 from tfport.checking import factories
-from tfport.checking.factories import NoSuchPrecision, build, find, is_file, named, said, takes_precision
+from tfport.checking.factories import NoSuchPrecision, build, find, is_file, named, takes_precision
+from tfport.checking.quoting import said
 from tfport.errors import UserError
 
 BATCH = {"x": np.eye(3, dtype=np.float32), "y": np.zeros((3, 1), np.float32)}

@@ -314,7 +314,7 @@ def test_batches_that_cannot_be_used_are_one_message(batches: str, message: str,
 
 # --- Ending it --------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
+def running(tmp_path: Path, interruptible: None) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     """A check in the middle of a step that does not end, the process of that side, and the temporary folder."""
     started, temporary = tmp_path / "started", tmp_path / "temporary"
     temporary.mkdir()

@@ -107,6 +107,7 @@ def test_a_disk_that_fills_while_logging_is_explained(
     assert stub.closed
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step(
     number: signal.Signals, stub: Any, configure: Configure, tmp_path: Path
@@ -121,6 +122,17 @@ def test_a_signal_ends_the_run_after_the_step(
     assert signal.getsignal(number) == before
 
 
+def test_an_ignored_signal_stays_ignored(
+    stub: Any, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_IGN)
+    handlers: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *given: handlers.append(given))
+    assert train(configure(tmp_path / "run")).interrupted_by is None
+    assert handlers == []
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_as_it_always_does(stub: Any, configure: Configure, tmp_path: Path) -> None:
     def twice(_: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)

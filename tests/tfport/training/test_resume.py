@@ -216,6 +216,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(configure: Configure, tmp_path: P
     assert lasting(killed) == lasting(whole)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("paradigm", "number", "code"), [("tf1_graph", signal.SIGTERM, 143), ("gradient_tape", signal.SIGINT, 130)]
 )
