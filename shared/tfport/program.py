@@ -96,8 +96,9 @@ class Program(abc.ABC):
     def variables(self) -> tuple[VariableInfo, ...]:
         """Weights and statistics, in the order of computation as far as known, else of creation.
 
-        `name` and `native_name` are the framework's own name without ":0"; unique. No optimizer's variable, no count
-        of steps, no metric, no seed. `optimizers` are names from `optimizers()`.
+        `name` and `native_name` are the framework's own name without ":0"; unique. No optimizer's variable, no metric,
+        no seed. `optimizers` are names from `optimizers()`. What is not floating (a count of steps, a flag) is taken
+        for a counter (`tfport.checking.counters`).
         """
 
     @abc.abstractmethod

@@ -334,8 +334,10 @@ class _Found:
 
     variables: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Key -> (path of attributes, variable)."""
+    counters: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    """Those of whole numbers and bools, likewise."""
     others: dict[int, Any] = field(default_factory=dict)
-    """Variables that are no variables of the Program: of metrics, of generators, whole numbers."""
+    """Variables that are no variables of the Program: of metrics and of generators."""
     optimizers: dict[str, Any] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     kept: list[Any] = field(default_factory=list)
@@ -362,7 +364,8 @@ class _Found:
         elif _is_keras(thing, "Layer"):
             for each in thing.weights:
                 self.add(f"{path}/{_plain_name(each)}", each)
-            self.others |= {key_of(e): e for e in thing.variables if key_of(e) not in self.variables}
+            known = self.variables.keys() | self.counters.keys()
+            self.others |= {key_of(e): e for e in thing.variables if key_of(e) not in known}
             if getattr(thing, "optimizer", None) is not None:
                 self.walk(f"{path}/optimizer", thing.optimizer)
         elif isinstance(thing, Mapping):
@@ -395,10 +398,8 @@ class _Found:
                     self.walk(f"{path}/{_plain_name(each)}" if path else _plain_name(each), each)
 
     def add(self, path: str, variable: Any) -> None:
-        if not np.issubdtype(_dtype(variable), np.floating):
-            self.others[key_of(variable)] = variable
-        else:
-            self.variables.setdefault(key_of(variable), (path, variable))
+        floating = np.issubdtype(_dtype(variable), np.floating)
+        (self.variables if floating else self.counters).setdefault(key_of(variable), (path, variable))
 
 
 def _is_keras(thing: Any, *classes: str) -> bool:
@@ -423,9 +424,10 @@ def _age(variable: Any) -> int:
 
 
 def _named(found: _Found, left_out: set[int]) -> dict[str, Any]:
-    """Unique name -> variable, in the order of creation; paths of attributes where names clash."""
-    rows = [(path, each) for key, (path, each) in found.variables.items() if key not in left_out]
-    rows.sort(key=lambda row: _age(row[1]))
+    """Unique name -> variable, in the order of creation, counters last; paths of attributes where names clash."""
+    rows: list[tuple[str, Any]] = []
+    for kind in (found.variables, found.counters):
+        rows += sorted((row for key, row in kind.items() if key not in left_out), key=lambda row: _age(row[1]))
     names = [_plain_name(each) for _, each in rows]
     named: dict[str, Any] = {}
     for name, (path, each) in zip(names, rows, strict=True):
@@ -487,6 +489,7 @@ class ModuleProgram(Program):
                 beside.walk(name, each)
                 found.others |= {key: variable for key, (_, variable) in beside.variables.items()}
                 found.others |= beside.others
+                found.counters = {**beside.counters, **found.counters}
                 unknown = [
                     variable
                     for key, (_, variable) in beside.variables.items()
@@ -515,12 +518,13 @@ class ModuleProgram(Program):
                 )
         own = {key_of(each) for rule in self._rules.values() for each in rule.all_variables() if _safe(rule)}
         self._named = _named(found, own)
-        if not self._named:
+        if not any(key_of(each) in found.variables for each in self._named.values()):
             raise UserError(
                 "tf_module found no floating variable in what it was given; build the modules first (call them once on "
                 "a batch), and give what holds their variables."
             )
-        self._others = {key: each for key, each in found.others.items() if key not in own}
+        named = {key_of(each) for each in self._named.values()}
+        self._others = {key: each for key, each in found.others.items() if key not in own | named}
         generator = _global_generator()
         if generator is not None:
             self._others[key_of(generator.state)] = generator.state
@@ -554,7 +558,8 @@ class ModuleProgram(Program):
         waiting = {name: rule for name, rule in self._rules.items() if not rule.built}
         if not waiting:
             return
-        trainable = [each for each in self._named.values() if getattr(each, "trainable", True)]
+        floating = [each for each in self._named.values() if np.issubdtype(_dtype(each), np.floating)]
+        trainable = [each for each in floating if getattr(each, "trainable", True)]
         held = self._tried(waiting)
         for name, rule in waiting.items():
             if held.get(name):
@@ -647,7 +652,7 @@ class ModuleProgram(Program):
         return steps.input_infos(self._given_inputs, list(self._functions.values()))
 
     def variables(self) -> tuple[VariableInfo, ...]:
-        """Floating variables of the modules in the order of creation."""
+        """Variables of the modules in the order of creation, counters last."""
         held = {
             name: {key_of(each) for each in rule.held(list(self._named.values()))} for name, rule in self._rules.items()
         }

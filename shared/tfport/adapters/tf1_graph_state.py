@@ -118,26 +118,24 @@ class Counts:
         for each in optimizers:
             found = {beta: reading.variable_of(root(tensor)) for beta, tensor in each.power_tensors.items()}
             self.powers[each.name] = {beta: name for beta, name in found.items() if name is not None}
-        self._owners: dict[str, list[Optimizer]] = {}
         counted: dict[str, list[str]] = {}
         for phase, ops in phase_ops.items():
-            first = next((each for each in optimizers if phase in each.phases), None)
-            for name in _incremented(reading, values, ops) if first is not None else []:
+            for name in _incremented(reading, values, ops):
                 counted.setdefault(name, []).append(phase)
-                owners = self._owners.setdefault(name, [])
-                if first is not None and first not in owners:
-                    owners.append(first)
+        self._ahead: dict[str, int] = {}
+        """Counter -> how far it is ahead of its optimizer's beta power, as found when it is first written."""
         self._counter: dict[str, str] = {}
         for each in optimizers:
             sole = [name for name, phases in counted.items() if phases == each.phases and len(phases) == 1]
+            sole = [name for name in sole if name not in self._counter.values()]
             if sole:
                 self._counter[each.name] = sole[0]
             elif not self.powers[each.name]:
                 self.own[each.name] = 0
 
     def variables(self) -> set[str]:
-        """The graph's variables that are counts: counters and beta powers."""
-        return {*self._owners, *(name for powers in self.powers.values() for name in powers.values())}
+        """The graph's variables that are an optimizer's count: counters and beta powers."""
+        return {*self._counter.values(), *(name for powers in self.powers.values() for name in powers.values())}
 
     def ran(self, phase: str) -> None:
         """Notes that a phase has run."""
@@ -168,39 +166,37 @@ class Counts:
 
     def write(self, counts: Mapping[str, int]) -> None:
         """Sets every optimizer's count, by name, with all the variables that follow from them."""
-        before = {each.name: self.read(each) for each in self._optimizers}
-        ahead = {
-            counter: int(self._values.read(counter)) - self._sum(counter, owners, before)
-            for counter, owners in self._owners.items()
-        }
         for each in self._optimizers:
+            if each.name in self._counter:
+                counter = self._counter[each.name]
+                if counter not in self._ahead:
+                    self._ahead[counter] = int(self._values.read(counter)) - self.read(each)
+                self._values.write(counter, counts[each.name] + self._ahead[counter])
             numbers = self._numbers(each)
             for beta, power in self.powers[each.name].items():
                 dtype = self._values.dtype(power)
                 self._values.write(power, adam.beta_power(numbers[beta], counts[each.name], dtype))
             if each.name in self.own:
                 self.own[each.name] = counts[each.name]
-        for counter, owners in self._owners.items():
-            self._values.write(counter, self._sum(counter, owners, counts) + ahead[counter])
-
-    def _sum(self, counter: str, owners: Sequence[Optimizer], counts: Mapping[str, int]) -> int:
-        alone = [name for name, own in self._counter.items() if own == counter]
-        return counts[alone[0]] if alone else sum(counts[each.name] for each in owners)
 
 
 def _incremented(reading: Reading, values: Values, ops: set[Any]) -> list[str]:
-    """Integer variables that one of `ops` adds a constant to."""
+    """Integer variables that one of `ops` adds 1 to."""
     found = []
     for op in reading.in_order(each for each in ops if each.type in (*_ADDS, *_ASSIGNS)):
         name = reading.variable_of(op.inputs[0])
         if name is None or np.dtype(values.dtype(name)).kind != "i" or values.shape(name) != ():
             continue
-        value = op.inputs[1]
+        added = [op.inputs[1]]
         if op.type in _ASSIGNS:
-            sums = value.op.type in ("Add", "AddV2")
-            if not sums or name not in [reading.variable_of(each) for each in value.op.inputs]:
+            if op.inputs[1].op.type not in ("Add", "AddV2"):
                 continue
-        found.append(name)
+            terms = list(op.inputs[1].op.inputs)
+            added = [each for each in terms if reading.variable_of(each) != name]
+            if len(added) != 1:
+                continue
+        if tf.get_static_value(added[0]) == 1:
+            found.append(name)
     return list(dict.fromkeys(found))
 
 

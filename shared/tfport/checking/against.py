@@ -17,7 +17,7 @@ from tfport.checking.pairing import Pairing, paired_with
 from tfport.checking.record import Record, contracts_of, draw_rows, finite, initialised
 from tfport.checking.report import DrawRow, Finding, Movement
 from tfport.checking.session import Session
-from tfport.checking.sides import Side
+from tfport.checking.sides import COUNTER, Side
 from tfport.equivalence.initialisation import compare_initialisation
 from tfport.equivalence.measurement import PairMeasurement
 from tfport.equivalence.structure import compare_structure
@@ -99,6 +99,7 @@ class Opponent:
                 with session.timed("matching variables"):
                     self.pairing = paired_with(session, record, side)
             pairing, batches = self.pairing, session.batches(program)
+            meter.counters = {each.shared for each in pairing.names.counters.values()}
             self._structure(meter, record, side, pairing)
             owners = _owners(record)
             resumed: list[dict[str, float]] = []
@@ -135,17 +136,28 @@ class Opponent:
         rung.notes += notes
         missing = set(pairing.unmatched_legacy)
         mine = side.state().arrays
+        by_hand, told = _by_hand(left, right)
+        rung.notes += told
+        left, right = (tuple(each for each in infos if each.name not in by_hand) for infos in (left, right))
+        alone = {name for name in record.initial if name.endswith("/iterations") and name not in mine}
+        held = _without(record.initial, missing, by_hand)
+        theirs = _without({name: mine[name] for name in mine if paired(name)}, set(), by_hand)
         compare_structure(
             rung,
-            _Facade(record.phases, _trainable(record.variables), left, _without(record.initial, missing)),  # type: ignore[arg-type]
+            _Facade(
+                record.phases,
+                _trainable(record.variables, by_hand),
+                left,
+                {name: held[name] for name in held if name not in alone},
+            ),  # type: ignore[arg-type]
             _Facade(
                 tuple(
                     {own: shared for shared, own in pairing.names.phases.items()}.get(own, own)
                     for own in side.program.phases
                 ),
-                side.variables(),
+                _trainable(side.variables(), by_hand),
                 right,
-                {name: mine[name] for name in mine if paired(name)},
+                {name: theirs[name] for name in theirs if name in record.initial or not name.endswith("/iterations")},
             ),  # type: ignore[arg-type]
         )
 
@@ -177,14 +189,15 @@ class Opponent:
         ) as tick:
             if "forced_trajectory" in self.session.order.measured:
                 for step in record.forced:
-                    side.load(states[step])
                     side.at(step)
+                    side.load(states[step])
                     compare_reports(meter, "forced_trajectory", reports[step], side.step(batches[step]), step, None)
                     after = side.state().arrays
                     rung, before = "forced_trajectory", states[step]
                     meter.add_all(rung, states[step + 1], after, step, "step", "", owners, before)
                     tick()
             if "free_trajectory" in self.session.order.measured:
+                side.at(0)
                 side.load(record.initial)
                 curves: dict[str, list[float]] = {}
                 for step in range(self.session.order.steps):
@@ -209,13 +222,35 @@ def _unfed(meter: Meter, record: Record) -> None:
             meter.pair.rung("resume").lack(f"{name} depends on random numbers that cannot be fed")
 
 
-def _trainable(variables: Sequence[VariableInfo]) -> tuple[VariableInfo, ...]:
-    return tuple(dataclasses.replace(each, trainable=bool(each.optimizers)) for each in variables)
+def _trainable(variables: Sequence[VariableInfo], by_hand: set[str]) -> tuple[VariableInfo, ...]:
+    """The variables with their optimizers, but for those that one side writes by hand; trainable is what one holds."""
+    found = []
+    for each in variables:
+        holders = tuple(name for name in each.optimizers if name not in by_hand)
+        found.append(dataclasses.replace(each, trainable=bool(holders), optimizers=holders))
+    return tuple(found)
 
 
-def _without(arrays: Mapping[str, Array], missing: set[str]) -> dict[str, Array]:
-    """A state without variables that have no partner, and without their slots."""
-    return {name: arrays[name] for name in arrays if not _belongs(name, missing)}
+def _without(arrays: Mapping[str, Array], missing: set[str], by_hand: set[str]) -> dict[str, Array]:
+    """A state without counters, variables that have no partner, their slots, and what one side keeps by hand."""
+    return {
+        name: arrays[name]
+        for name in arrays
+        if not _belongs(name, missing)
+        and not name.startswith(COUNTER)
+        and not (name.startswith("optimizer/") and name.split("/")[1] in by_hand)
+    }
+
+
+def _by_hand(left: Sequence[OptimizerInfo], right: Sequence[OptimizerInfo]) -> tuple[set[str], list[str]]:
+    """The optimizers that one side writes out by hand, so that they have no name there, and what is said of it."""
+    one, other = ([each for each in infos if each.algorithm != "none"] for infos in (left, right))
+    if bool(one) == bool(other):
+        return {each.name for each in (*left, *right) if each.algorithm == "none" and not one and not other}, []
+    whole, role = (one, "modern") if one else (other, "legacy")
+    told = ", ".join(f"{each.name} ({each.algorithm})" for each in whole)
+    note = f"the {role} side updates by hand what {told} updates on the other: rung 6 holds what it does"
+    return {each.name for each in (*left, *right)}, [note]
 
 
 def _belongs(name: str, variables: set[str]) -> bool:

@@ -56,8 +56,8 @@ def spanned(
                 _widen_stills(found, still, mine, phases, outputs)
             states, reports = record.trajectory.states, record.trajectory.reports
             for step in record.forced:
-                side.load(disturbed(states[step], number))
                 side.at(step)
+                side.load(disturbed(states[step], number))
                 mine_reports = side.step(dict(disturbed(batches[step], number)))
                 _widen(found, "forced_trajectory", step, reports[step], mine_reports)
                 _widen(found, "forced_trajectory", step, states[step + 1], side.state().arrays)

@@ -102,6 +102,8 @@ class Meter:
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)
+    counters: set[str] = field(default_factory=set)
+    """Counters that were paired by what they do: of these a whole step tells, and no single phase."""
 
     def add(
         self,
@@ -234,7 +236,10 @@ def compare_stills(
         _loss(meter, legacy, modern, phase)
         _gradients(meter, legacy, modern, phase)
         after, before = legacy.after[phase], legacy.state
-        meter.add_all("update", after, modern.after[phase], step, phase, f"{phase}/", before=before)
+        theirs: Mapping[str, Array] = modern.after[phase]
+        if len(phases) > 1 and meter.counters:
+            theirs = {name: theirs[name] for name in theirs if name not in meter.counters}
+        meter.add_all("update", after, theirs, step, phase, f"{phase}/", before=before)
         _movers(meter, legacy, modern, phase)
     if len(phases) > 1 and legacy.after_step is not None and modern.after_step is not None:
         after, before = legacy.after_step, legacy.state

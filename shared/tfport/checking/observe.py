@@ -12,7 +12,7 @@ import numpy as np
 from tfport.checking.batches import BatchSource
 from tfport.checking.draws import DrawSource
 from tfport.checking.lazy import Lazy
-from tfport.checking.sides import Side
+from tfport.checking.sides import Side, is_variable
 from tfport.checking.store import Kept, Place, Store
 from tfport.program import Batch, Node, OptimizerInfo
 
@@ -90,7 +90,7 @@ class Still:
     def moved(self, phase: str) -> list[str]:
         """The variables, not slots, whose bits the phase changed."""
         changed = self.after[phase].changed(self.state)
-        return [name for name in changed if not name.startswith("optimizer/")]
+        return [name for name in changed if is_variable(name)]
 
 
 def observe(
@@ -182,6 +182,7 @@ def run(
     tick: Tick,
 ) -> Trajectory:
     """N steps from a state; keeps the states after those numbers of steps for which `keep` says so."""
+    side.at(0)
     side.load(initial)
     found = Trajectory()
     for step in range(steps):

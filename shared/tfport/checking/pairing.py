@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import mapping_file, matching
+from tfport.checking import counters, mapping_file, matching
 from tfport.checking.batches import BatchSource
 from tfport.checking.measure import some
 from tfport.checking.observe import KeptNode, outputs_of
 from tfport.checking.record import Record, all_nodes
 from tfport.checking.report import MappedVariable, PhasePair
 from tfport.checking.session import Session
-from tfport.checking.sides import Names, Side
+from tfport.checking.sides import COUNTER, Names, Side, is_variable
 from tfport.checking.values import agree
 from tfport.state import State
 
@@ -54,13 +54,13 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     )
     present = session.store.keep(side.program.state().arrays)
     assert record.probe is not None
-    probe = {name: record.probe[name] for name in record.probe if not name.startswith("optimizer/")}
+    probe = {name: record.probe[name] for name in record.probe if is_variable(name)}
 
     def trial(mapping: Sequence[MappedVariable]) -> Sequence[KeptNode]:
         side.program.load(State("", present))
         side.rename(Names({pair.modern: pair for pair in mapping}, phases=phases))
-        side.load(probe)
         side.at(0)
+        side.load(probe)
         return all_nodes(session, side, batches, own=True)
 
     mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, held[1])
@@ -74,6 +74,7 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     left = {pair.legacy for pair in mapping}
     trial(mapping)
     side.rename(Names(variables, _optimizers(record, side, variables, phase_pairs), phases))
+    side.rename(dataclasses.replace(side.names, **_counters(session, record, side)))
     outputs = _outputs(session, record, side, batches)
     side.program.load(State("", present))
     found = Pairing(
@@ -132,6 +133,34 @@ def _optimizers(
         found[own] = best
         free.remove(best)
     return found
+
+
+def _counters(session: Session, record: Record, side: Side) -> dict[str, Any]:
+    """The partners of the modern side's counters, and what those without one do, as fields of Names."""
+    states = record.trajectory.states
+    mine = {side.shared(own): own for own in side.state_names}
+    legacy = {
+        name: counters.Track({step: np.asarray(states[step][name]) for step in sorted(states)})
+        for name in record.initial
+        if name.startswith(COUNTER) or (name.endswith("/iterations") and name not in mine)
+    }
+    if legacy and not session.tracks["modern"]:
+        session.watch(side.program, "modern", counts=True)
+    tracks = session.tracks["modern"]
+    free = {
+        own: track for own, track in tracks.items() if own in side.counted or side.shared(own) not in record.initial
+    }
+    pairs = counters.pair(legacy, free)
+    alone = {
+        "legacy": [name.removeprefix(COUNTER) for name in legacy if name not in {e.shared for e in pairs.values()}],
+        "modern": [own for own in free if own not in pairs],
+    }
+    for role, names in alone.items():
+        if names:
+            session.notes.append(
+                f"counted on the {role} side alone, and compared only in what depends on it: {some(names)}"
+            )
+    return {"counters": pairs, "tracks": {own: track for own, track in free.items() if own not in pairs}}
 
 
 def _outputs(session: Session, record: Record, side: Side, batches: BatchSource) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from tfport.checking.lazy import Lazy
 from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, outputs_of, probe_state, run
 from tfport.checking.report import DrawRow, Finding, Movement
 from tfport.checking.session import Session
-from tfport.checking.sides import Side
+from tfport.checking.sides import COUNTER, Side, is_variable
 from tfport.checking.store import Kept
 from tfport.equivalence.initialisation import BUILDS
 from tfport.equivalence.measurement import RungMeasurement
@@ -114,8 +114,8 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
         if earlier is None:
             names = [each.name for each in record.variables]
             record.probe = session.store.keep(probe_state(initial, names, order.seed))
-            side.load(record.probe)
             side.at(0)
+            side.load(record.probe)
             record.probe_outputs = session.store.keep(outputs_of(side, batches[0], False))
             record.probe_nodes = all_nodes(session, side, batches)
             record.initialised = initialised(session, side)
@@ -162,12 +162,10 @@ def _sample(session: Session, side: Side) -> set[str] | None:
         f"{len(variables) - len(chosen)} of {len(variables)} variables, with their slots and gradients (--sample)"
     )
     names = set(side.state().arrays)
-    slots = {
-        name
-        for name in names
-        if name.startswith("optimizer/") and (len(name.split("/", 3)) < 4 or name.split("/", 3)[3] in chosen)
-    }
-    return chosen | slots
+    counts = {name for name in names if not is_variable(name) and len(name.split("/", 3)) < 4}
+    counts |= {name for name in names if name.startswith(COUNTER)}
+    slots = {name for name in names - counts if not is_variable(name) and name.split("/", 3)[3] in chosen}
+    return chosen | slots | counts
 
 
 def _forced_steps(session: Session, initial: Kept) -> tuple[int, ...]:
@@ -212,7 +210,7 @@ def initialised(session: Session, side: Side) -> dict[str, Array] | None:
     if "initialisation" not in session.order.rungs:
         return None
     pooled: dict[str, list[Array]] = {}
-    names = [name for name in side.state().arrays if not name.endswith("/iterations")]
+    names = [name for name in side.state().arrays if not name.endswith("/iterations") and COUNTER not in name]
     for build in range(BUILDS):
         with session.built_again(side, FIRST_BUILD + build) as fresh:
             if fresh is None:

@@ -50,6 +50,7 @@ def go_on(
     states, reports = record.trajectory.states, record.trajectory.reports
     begin = resume_step(len(reports))
     reported = []
+    side.at(begin)
     side.load(states[begin])
     meter.add_all("resume", states[begin], side.state().arrays, begin, None, CARRIED)
     for step in range(begin, len(reports)):

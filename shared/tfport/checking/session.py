@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tfport.checking import factories
+from tfport.checking import counters, factories
 from tfport.checking.batches import BatchSource, assign, fed, made_up
 from tfport.checking.bounds import Sample
 from tfport.checking.renamed import BuiltNames, under
@@ -94,6 +94,8 @@ class Session:
         self._batches: BatchSource | None = None
         self._built: dict[str, BuiltNames] = {}
         """Role -> what its first build called things."""
+        self.tracks: dict[str, dict[str, counters.Track]] = {}
+        """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
 
     @contextmanager
     def opened(self, role: str, precision: str, seed: int | None = None) -> Iterator[Program]:
@@ -201,8 +203,17 @@ class Session:
         assigned = assign(self.batches(program)[0], program.inputs(), role)
         first = self.batches(program)[0]
         program.prepare(fed(first, assigned, program.precision))
-        known = self._built.setdefault(role, BuiltNames.of(program))
-        return Side(under(known, program), role, names)
+        program = under(self._built.setdefault(role, BuiltNames.of(program)), program)
+        if role not in self.tracks:
+            self.watch(program, role)
+        return Side(program, role, names, frozenset(self.tracks[role]))
+
+    def watch(self, program: Program, role: str, counts: bool = False) -> None:
+        """Has the program's counters watched, and its optimizers' counts; see `counters.watch`."""
+        assigned, source = assign(self.batches(program)[0], program.inputs(), role), self.batches(program)
+        steps = range(min(counters.WATCHED, self.order.steps))
+        found = counters.watch(program, [fed(source[step], assigned, program.precision) for step in steps], counts)
+        self.tracks[role] = found
 
     def batches_described(self) -> str:
         """Where the batches came from, and what is in one."""

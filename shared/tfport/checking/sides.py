@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tfport.checking import batches as batch_names
+from tfport.checking.counters import Counted, Track, as_count, is_floating
 from tfport.checking.lazy import Lazy
 from tfport.checking.report import MappedVariable
 from tfport.program import Batch, Node, Program
-from tfport.state import State, iterations_name, slot_name
+from tfport.state import State, slot_name
 from tfport.subject import OptimizerInfo, VariableInfo
 
 Array = np.ndarray[Any, Any]
@@ -44,14 +45,26 @@ class Names:
     """Shared name -> own name, in the shared order."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Own name -> shared name."""
+    counters: Mapping[str, Counted] = field(default_factory=dict)
+    """Own name of a counter, or of an optimizer's count -> its partner; for those that do not follow from `optimizers`.
+    """
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+    """Own name of a counter without a partner -> its values, by which a state of some step is completed."""
 
 
+COUNTER = "counter/"
+"""Stands before the shared name of a counter that is no optimizer's count."""
 UNPAIRED = "(modern side only) "
 """Stands before the name of what has no partner."""
 
 
+def is_variable(shared: str) -> bool:
+    """Whether a shared state name is a variable's: no slot, no count, no counter."""
+    return not shared.startswith(("optimizer/", COUNTER, UNPAIRED + COUNTER))
+
+
 class _Translated(Lazy):
-    """A modern state under shared names, one tensor at a time."""
+    """A state under shared names, one tensor at a time; counters as whole numbers."""
 
     def __init__(self, side: Side, own: Mapping[str, Array]) -> None:
         self._own = own
@@ -62,6 +75,10 @@ class _Translated(Lazy):
     def __getitem__(self, name: str) -> Array:
         own = self._keys[name]
         array = self._own[own]
+        if own in self._side.names.counters:
+            return np.asarray(as_count(array) - self._side.names.counters[own].offset)
+        if own in self._side.counted:
+            return as_count(array)
         pair = self._side.pair_of(own)
         return array if pair is None or array.shape != pair.modern_shape else laid_back(array, pair)
 
@@ -78,6 +95,8 @@ class _Own(Lazy):
         if own in self._present:
             return np.array(self._present[own])
         array = np.asarray(self._shared[self._side.shared(own)])
+        if own in self._side.names.counters:
+            return np.asarray(array + self._side.names.counters[own].offset)
         pair = self._side.pair_of(own)
         if pair is not None and array.shape == pair.legacy_shape:
             array = laid_out(array, pair)
@@ -89,10 +108,16 @@ class _Own(Lazy):
 class Side:
     """A Program under shared names; the legacy side's are its own."""
 
-    def __init__(self, program: Program, role: str, names: Names | None = None) -> None:
+    def __init__(
+        self, program: Program, role: str, names: Names | None = None, counters: frozenset[str] = frozenset()
+    ) -> None:
+        """Takes a program, and the own names of its floating variables that are counters."""
         self.program = program
         self.role = role
-        self.own_variables = program.variables()
+        every = program.variables()
+        self.counted = {each.name for each in every if each.name in counters or not is_floating(each)}
+        """Own names of its counters."""
+        self.own_variables = tuple(each for each in every if each.name not in self.counted)
         self.own_optimizers = {each.name: each for each in program.optimizers()}
         self.names = names or Names()
         self.rename(self.names)
@@ -113,13 +138,17 @@ class Side:
 
     def shared(self, own: str) -> str:
         """The shared name of one of the side's own state names."""
+        if own in self.names.counters:
+            return self.names.counters[own].shared
+        if own in self.counted:
+            return COUNTER + own if self.role == "legacy" else UNPAIRED + COUNTER + own
         variable = _variable_of(own)
         if not own.startswith("optimizer/"):
             return self._shared_variable(own)
         _, optimizer, slot, *_ = own.split("/", 3)
         optimizer = self.names.optimizers.get(optimizer, optimizer)
         if not variable:
-            return iterations_name(optimizer)
+            return f"optimizer/{optimizer}/{slot}"
         return slot_name(optimizer, slot, self._shared_variable(variable))
 
     def _shared_variable(self, own: str) -> str:
@@ -165,15 +194,17 @@ class Side:
     def state(self) -> State:
         """The present state under shared names, read tensor by tensor."""
         state = self.program.state()
-        return State(state.model, _Translated(self, state.arrays) if self.role != "legacy" else state.arrays)
+        translated = self.role != "legacy" or self.counted
+        return State(state.model, _Translated(self, state.arrays) if translated else state.arrays)
 
     def load(self, shared: Mapping[str, Array]) -> None:
-        """Takes over what it has a place for; the rest keeps the value it has."""
+        """Takes over what it has a place for; of the rest a counter is set to what it is at the present step (`at`)."""
         missing = [own for own in self.state_names if self.shared(own) not in shared]
-        present: dict[str, Array] = {}
-        if missing:
+        tracks = self.names.tracks
+        present = {own: tracks[own].at(self.program.draws.step) for own in missing if own in tracks}
+        if len(present) < len(missing):
             held = self.program.state().arrays
-            present = {own: held[own] for own in missing}
+            present |= {own: held[own] for own in missing if own not in tracks}
         self.program.load(State("", _Own(self, shared, present)))
 
     # --- Computation --------------------------------------------------------------------------------------------------
