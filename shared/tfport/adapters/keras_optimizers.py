@@ -5,8 +5,8 @@ Which Keras an object is of is told by its class's module; neither Keras is impo
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

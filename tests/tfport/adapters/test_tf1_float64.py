@@ -223,7 +223,7 @@ def test_records_and_python_functions_keep_their_float32() -> None:
     with graph.as_default():
         doubled = tf.data.Dataset.from_tensors(np.ones(2, np.float32)).map(lambda each: 2 * each)
         item = tf.data.make_one_shot_iterator(doubled).get_next()
-        raw = tf.decode_raw(tf.constant(np.float32([1, 2]).tobytes()), tf.float32)
+        raw = tf.decode_raw(tf.constant(np.asarray([1, 2], np.float32).tobytes()), tf.float32)
         called = tf.py_func(lambda value: value + value.dtype.type(1), [item + raw], tf.float32)
         tf.identity(called * 0.1, name="result")
     wide = in_float64(graph)
