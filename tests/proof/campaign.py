@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from tqdm import tqdm
 import random_ports
 from proof.stages import FOLDER, Result, digest, figure, stage, table
 from random_ports import RandomPort
+from statements import Witness
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
 from tfport.files import write_atomically
 from tfport.remote import child_environment
@@ -49,12 +52,14 @@ COMMAND = "python tests/prove.py campaign"
 
 
 # --- One seed ---------------------------------------------------------------------------------------------------------
-def checked(kind: str, seed: int) -> Any:
-    """The report of one port, both sides in this process."""
+def checked(kind: str, seed: int) -> tuple[Any, list[str]]:
+    """The report of one port, both sides in this process, and what of it is false."""
     import tfport
 
-    about = getattr(random_ports, kind)(seed)
-    return tfport.check(about.legacy, about.modern, about.batches, steps=STEPS, seed=seed)
+    about: RandomPort = getattr(random_ports, kind)(seed)
+    with Witness() as witness:
+        report = tfport.check(about.legacy, about.modern, about.batches, steps=STEPS, seed=seed)
+    return report, [*witness.false_statements(report), *false_numbers(about, report)]
 
 
 def begun(kind: str, seed: int) -> Result:
@@ -76,10 +81,10 @@ def one(kind: str, seed: int) -> Result:
     row = begun(kind, seed)
     began = time.monotonic()
     try:
-        report = checked(kind, seed)
+        report, false = checked(kind, seed)
     except Exception:  # a check that ends in an error is a result too
         return {**row, "equal": None, "error": traceback.format_exc(limit=-6)}
-    return {**row, **summary(about, report), "seconds": round(time.monotonic() - began, 1)}
+    return {**row, **summary(about, report), "false": false, "seconds": round(time.monotonic() - began, 1)}
 
 
 def summary(about: RandomPort, report: Any) -> Result:
@@ -94,6 +99,7 @@ def summary(about: RandomPort, report: Any) -> Result:
         "located": pair.located or "",
         "tensor": first.tensor if first else "",
         "node": place.modern_node if place else "",
+        "location": place.text if place else "",
         "exact": about.change is not None and at_rung(report, about.change.rung),
         "place": placed(about, report),
         "findings": [
@@ -112,6 +118,30 @@ def at_rung(report: Any, rung: str) -> bool:
     if rung in RUNGS[FIRST_NUMERICAL:]:
         return bool(report.pair.located == rung)
     return not report.pair.located and not report.pair.rung(rung).verdict.equal
+
+
+NUMBERS = (
+    r"^the \S+ optimizer's (\w+) is (\S+) against (\S+)$",
+    r"(\w+) is (\S+) in the original and (\S+) in the port\b",
+)
+
+
+def false_numbers(about: RandomPort, report: Any) -> list[str]:
+    """What a report says of the numbers that optimizers use, held against the recipes."""
+    place = report.location
+    step = place.step if place else 0
+    said = {found for text in _failing_findings(report) for found in re.findall(NUMBERS[0], text)}
+    if place and place.modern_kind == "update":
+        said |= set(re.findall(NUMBERS[1], place.text))
+        for listed in re.findall(r"Both used (.*?)\.(?: |$)", place.text):
+            said |= {(name, number, number) for name, number in re.findall(r"(\w+) ([^\s,]+)", listed)}
+    found = []
+    for name, *numbers in sorted(said):
+        for side, number, recipe in zip(("original", "port"), numbers, (about.recipe, about.ported), strict=True):
+            true = recipe.optimizer.number(name, step)
+            if true is not None and not math.isclose(float(number), true, rel_tol=1e-5, abs_tol=1e-12):
+                found.append(f"{name} is said to be {number} in the {side}, and is {true}")
+    return found
 
 
 def placed(about: RandomPort, report: Any) -> bool | None:

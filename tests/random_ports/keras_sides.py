@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from random_ports.pairs import RandomPort
+from random_ports.pairs import Forms, RandomPort
 from random_ports.recipes import Decay, Layer, Loop, Norm, Optimizer, Recipe, Tokens
 
 
@@ -73,9 +73,9 @@ def clipped(about: Optimizer, gradients: list[Any]) -> list[Any]:
     return [None if each is None else tf.clip_by_value(each, -bound, bound) for each in gradients]
 
 
-def reported(about: Recipe, objective: Any) -> Any:
+def reported(about: Recipe, forms: Forms, objective: Any) -> Any:
     """What a step of one's own says its loss is."""
-    return objective**0.5 if about.loss.root else objective
+    return forms.reports * (objective**0.5 if about.loss.root else objective)
 
 
 # --- Layers -----------------------------------------------------------------------------------------------------------
@@ -342,6 +342,6 @@ def _subclass(which: str) -> Callable[[RandomPort, str], Any]:
                 falling = schedule(keras, about.optimizer.rate, about.optimizer.decay)
                 optimizer.learning_rate.assign(falling(tf.convert_to_tensor(optimizer.iterations)))
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            return {"loss": reported(about, loss)}
+            return {"loss": reported(about, self.forms, loss)}
 
     return Net

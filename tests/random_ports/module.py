@@ -150,7 +150,7 @@ class Port(tf.Module):  # type: ignore[misc]
             self.optimizer.learning_rate.assign(falling(tf.convert_to_tensor(self.optimizer.iterations)))
         self.optimizer.apply(gradients, variables)
         self.move_average()
-        return {"loss": reported(self.recipe, loss)}
+        return {"loss": reported(self.recipe, self.forms, loss)}
 
     def move_average(self) -> None:
         average = self.recipe.average

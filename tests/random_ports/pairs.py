@@ -48,6 +48,8 @@ class Forms:
     """Where a keras.Model keeps its optimizer: "attribute", "list" or "dict"."""
     lazy: bool = False
     """Whether its layers are built by the first call."""
+    reports: float = 1.0
+    """What a step of the port's own multiplies the loss by that it reports."""
     which: str = "keras"
     """The Keras of a keras.Model with its own step: "keras" or "tf_keras"."""
 
@@ -251,6 +253,7 @@ def _forms(port: RandomPort) -> str:
     said += [f"loops {forms.legacy_loop} and {forms.modern_loop}"] if about.loop else []
     said += ["clips outside"] if about.optimizer.clip and own_step and not forms.clips_inside else []
     said += ["rate assigned"] if about.optimizer.decay and own_step and forms.assigns_rate else []
+    said += [f"port reports x {forms.reports:g}"] if forms.reports != 1 and own_step else []
     if port.paradigm == "subclass":
         said += [forms.which, f"optimizer in {forms.holder}", *(["lazy"] if forms.lazy else [])]
     return f", {', '.join(said)}" if said else ""
@@ -271,6 +274,7 @@ def _drawn(draws: random.Random, seed: int) -> RandomPort:
         draws.random() < 0.4,
         draws.choice(("attribute", "list", "dict")),
         draws.random() < 0.3,
+        draws.choice((1.0, 1.0, 1.0, -1.0, 10.0)),
         draws.choice(("keras", "tf_keras")),
     )
     return RandomPort(seed, paradigm, about, about, names, shuffled, forms)

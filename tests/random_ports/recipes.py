@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from dataclasses import dataclass
 from typing import Any
 
 NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")
 LOOP_VARIABLES = ("kernel", "recurrent_kernel", "bias")
+
+
+_CLIP_NAMES = {"clipvalue": "value", "clipnorm": "norm", "global_clipnorm": "global"}
 
 
 # --- Facts ------------------------------------------------------------------------------------------------------------
@@ -148,6 +152,20 @@ class Decay:
         """The rates between the boundaries."""
         return [first, first * self.rate, first * self.rate**2 * self.last]
 
+    def at(self, first: float, step: int) -> float:
+        """The rate at a step, by the formulas that TF1 and Keras document."""
+        if self.kind == "piecewise":
+            return self.values(first)[sum(step > boundary for boundary in self.boundaries)]
+        if self.kind in ("exponential", "inverse_time"):
+            passed = step // self.steps if self.staircase else step / self.steps
+            return float(first * (self.rate**passed if self.kind == "exponential" else 1 / (1 + self.rate * passed)))
+        if self.kind == "cosine":
+            wave = (1 + math.cos(math.pi * min(step, self.steps) / self.steps)) / 2
+            return first * ((1 - self.end) * wave + self.end)
+        length = self.steps * (max(1, math.ceil(step / self.steps)) if self.cycle else 1)
+        left = 1 - min(step, length) / length
+        return float(first * ((1 - self.end) * left**self.power + self.end))
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -174,6 +192,16 @@ class Optimizer:
     weight_decay: float = 0.0
     first: float = 0.0
     """Where the slot starts that TF1 does not start at zero."""
+
+    def number(self, name: str, step: int) -> float | None:
+        """What it uses at a step under a name of Keras's, 0 where it does not; None where that is not known."""
+        if name == "learning_rate":
+            return self.decay.at(self.rate, step) if self.decay else self.rate
+        if name in _CLIP_NAMES:
+            return self.clip.bound if self.clip and _CLIP_NAMES[name] == self.clip.kind else 0.0
+        if name == "momentum":
+            return self.momentum if self.kind in ("Momentum", "Nesterov") else 0.0
+        return getattr(self, name) if name in ("rho", "beta_1", "beta_2", "epsilon", "weight_decay") else None
 
 
 @dataclass(frozen=True)

@@ -899,7 +899,7 @@ class ModuleProgram(Program):
         needed = [
             name for name, each in parameters.items() if each.default is each.empty and name not in ("training", "mask")
         ]
-        names = [name for name in getattr(module, "input_names", ()) if name in tensors]
+        names = [name for name in getattr(module, "input_names", None) or () if name in tensors]
         if keras and len(names) > 1:
             return module([tensors[name] for name in names], **more)
         if len(needed) == 1 and needed[0] not in tensors and tensors:
