@@ -197,6 +197,14 @@ class Program(abc.ABC):
         del phase, batch
         return {}
 
+    def in_float64(self) -> Program:
+        """The same program computing in float64, from the same state; this one stays as it is.
+
+        Raises:
+          NotImplementedError: it has to be built again for that.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Frees what the framework holds; the Program is of no use afterwards."""
         return

@@ -6,6 +6,7 @@ Which Keras an object is of is told by its class's module; neither Keras is impo
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -392,7 +393,7 @@ def round_hyperparameters(optimizer: Any) -> None:
 
 
 def _rounded_schedule(schedule: Any) -> Any:
-    """A schedule that gives what `schedule` gives, rounded to float32."""
+    """A schedule that gives what `schedule` gives, computed in float64 and rounded to float32."""
     if getattr(schedule, "_tfport_rounded", False):
         return schedule
     base: Any = next(kind for kind in type(schedule).__mro__ if kind.__name__ == "LearningRateSchedule")
@@ -401,8 +402,17 @@ def _rounded_schedule(schedule: Any) -> Any:
         _tfport_rounded = True
 
         def __call__(self, step: Any) -> Any:
-            value = tf.convert_to_tensor(schedule(step))
-            return tf.cast(tf.cast(value, tf.float32), value.dtype)
+            wide = copy.copy(schedule)
+            for name, value in vars(schedule).items():
+                if isinstance(value, float):  # Keras computes in the dtype that it makes of these: float32
+                    setattr(wide, name, tf.constant(value, tf.float64))
+                elif isinstance(value, list | tuple) and any(isinstance(each, float) for each in value):
+                    setattr(wide, name, [tf.constant(each, tf.float64) for each in value])
+            try:
+                rate = tf.convert_to_tensor(wide(step))
+            except Exception:  # a schedule of the user's own may do with its numbers what no tensor can
+                rate = tf.convert_to_tensor(schedule(step))
+            return tf.cast(tf.cast(rate, tf.float32), rate.dtype)
 
         def get_config(self) -> Any:
             return schedule.get_config()

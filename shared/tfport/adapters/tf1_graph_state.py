@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,12 @@ class Values:
         """Assigns one variable; the value is cast to its dtype."""
         assign, fed = self._writes[name]
         self._session.run(assign, feed_dict={fed: np.asarray(value, fed.dtype.base_dtype.as_numpy_dtype)})
+
+    def copy(self, other: Values) -> None:
+        """Assigns every variable the value that another graph's variable of that name has."""
+        for name in self._variables:
+            with contextlib.suppress(tf.errors.FailedPreconditionError):  # what was never initialised stays so
+                self.write(name, other.read(name))
 
     def initialise(self, names: Sequence[str]) -> None:
         """Runs the initialisers of these variables, all at once as TF1 does."""

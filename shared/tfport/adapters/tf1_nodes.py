@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfport.adapters import op_facts
+from tfport.adapters.tf1_float64 import written
 from tfport.adapters.tf1_graph_draws import draws
 from tfport.adapters.tf1_reading import ABOUT_SHAPES, PASSING, VARIABLE_TYPES, Reading, element_name
 
 _SKIPPED = ("Const", "PreventGradient", "EnsureShape", *PASSING, *ABOUT_SHAPES, *VARIABLE_TYPES)
-_FLOWS = ("TensorArrayV", "TensorArrayWrite", "TensorArrayScatter", "TensorArraySplit", "TensorArrayGradV")
-"""Beginnings of op types whose floating output is no value: it only says that something was written."""
 _SOURCES = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "IteratorGetNext", *VARIABLE_TYPES)
 
 
@@ -58,6 +57,7 @@ class NodeReading:
                 if tensor in ends or (tensor in read and self._is_node(tensor)):
                     found.append(tensor)
         chosen = set(found)
+        computed = {op.name for op in moving}
         return [
             GraphNode(
                 element_name(tensor),
@@ -67,9 +67,9 @@ class NodeReading:
                     dict.fromkeys(name for each in tensor.op.inputs if (name := reading.variable_of(each)) is not None)
                 ),
                 op_facts.attributes(
-                    tensor.op, lambda each: None if each.op in moving else op_facts.constant_value(each)
+                    written(tensor.op), lambda each: None if each.op.name in computed else op_facts.constant_value(each)
                 ),
-                op_facts.where(tensor.op),
+                op_facts.where(written(tensor.op)),
             )
             for tensor in found
         ]
@@ -81,10 +81,10 @@ class NodeReading:
             and not tensor.dtype._is_ref_dtype
             and op.type not in _SKIPPED
             and op.type not in _SOURCES
-            and not op.type.startswith(_FLOWS)
             and tensor not in self._names
             and op not in self._reading.looped
             and op not in self._reading.guarded
+            and not self._reading.is_flow(tensor)
             and self._reading.graph.is_fetchable(tensor)
         )
 

@@ -8,12 +8,14 @@ is the one session.run of each train op and its loss that TF1 code makes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from tfport.adapters import tf1_float64
 from tfport.adapters.tf1_apply_ops import Optimizer, group, updates_among
 from tfport.adapters.tf1_calls import Calls
 from tfport.adapters.tf1_finding import Finding, Given, Phase
@@ -56,10 +58,11 @@ class GraphProgram(Program):
           called: input name -> tensor name, for inputs that go by another name than their placeholder's.
         """
         self.graph, self.session = graph, session
+        self._given, self._called = given, called or {}
         self._again, self._owns_session = again, owns_session
         self.draws = DrawSource()
         self.reading = Reading(graph)
-        found = Finding(self.reading, given, called or {})
+        found = Finding(self.reading, given, self._called)
         self._notes = found.notes
         self._phases: dict[str, Phase] = {each.name: each for each in found.phases}
         self.phases = tuple(self._phases)
@@ -261,6 +264,43 @@ class GraphProgram(Program):
         self.values.initialise(list(self.reading.variables))
         self._counts.own.update(dict.fromkeys(self._counts.own, 0))
 
+    def in_float64(self) -> GraphProgram:
+        """The same program with its graph rewritten to float64 and the same values; itself where nothing is float32.
+
+        Raises:
+          Exception: TensorFlow cannot export the graph, or cannot import what was made of it.
+        """
+        if not tf1_float64.is_float32(self.graph):
+            return self
+        graph = tf1_float64.in_float64(self.graph)
+
+        def start(wide: GraphProgram) -> None:
+            wide.values.copy(self.values)
+            wide.session.run(graph.get_collection(tf.GraphKeys.TABLE_INITIALIZERS))
+
+        given = Given(**{each.name: self._found_in(graph, getattr(self._given, each.name)) for each in fields(Given)})
+        session = tf.Session(graph=graph)
+        try:
+            wide = GraphProgram(graph, session, given, again=self._again, start=start, called=self._called)
+            wide.values.copy(self.values)  # once more: what `initial` runs may draw
+        except BaseException:
+            session.close()
+            raise
+        wide._counts.own.update(self._counts.own)
+        return wide
+
+    def _found_in(self, graph: Any, thing: Any) -> Any:
+        """What the user named, as it is in the rewritten graph."""
+        if isinstance(thing, Mapping):
+            return {self._found_in(graph, key): self._found_in(graph, value) for key, value in thing.items()}
+        if isinstance(thing, list | tuple):
+            return [self._found_in(graph, each) for each in thing]
+        if isinstance(thing, tf.Operation):
+            return graph.get_operation_by_name(thing.name)
+        if isinstance(thing, tf.Tensor | tf.Variable):
+            return tf1_float64.counterpart(graph, self.reading.tensor(thing, "what was named"))
+        return thing
+
     def _initial(self, initial: Any) -> None:
         """Runs or assigns what the build function gave as "initial"."""
         if initial is None:
@@ -301,7 +341,7 @@ class GraphProgram(Program):
         return [
             Node(
                 each.name,
-                each.tensor.op.type,
+                tf1_float64.written(each.tensor.op).type,
                 each.inputs,
                 each.variables,
                 np.asarray(value),

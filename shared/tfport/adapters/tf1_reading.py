@@ -24,6 +24,8 @@ _READS_REFS = ("IsVariableInitialized", "CountUpTo", *PASSING)
 _RESOURCE_CHANGES = re.compile(r"Assign\w*VariableOp|Resource(Sparse)?Apply\w+|ResourceScatter\w+|Resource\w+Assign")
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall", "If", "While", "Case")
 _GRADIENT_SEED = re.compile(r"^(.*?)/?grad_ys_\d+$")
+_CARRYING = (*PASSING, "Exit", "NextIteration", "Merge", "Cast", "AddN")
+"""Ops that give on a TensorArray's flow."""
 _SUMS = ("AddN", "Add", "AddV2", "Identity")
 
 
@@ -153,6 +155,22 @@ class Reading:
             (op for op in self.ops if op.type in ("Switch", "RefSwitch") and op not in self.looped),
             lambda op: op.type in ("Merge", "RefMerge"),
         )
+
+    def is_flow(self, tensor: Any) -> bool:
+        """Whether a tensor is the flow of a TensorArray, which orders its reads and writes and is no value."""
+        seen: set[Any] = set()
+        pending = [tensor]
+        while pending:
+            each = pending.pop()
+            op = each.op
+            if op in seen:
+                continue
+            seen.add(op)
+            if op.type.startswith("TensorArray"):
+                return bool(op.op_def.output_arg[each.value_index].name in ("flow", "flow_out"))
+            if op.type in _CARRYING:
+                pending.append(op.inputs[0])
+        return False
 
     # --- Variables ----------------------------------------------------------------------------------------------------
     def variable_of(self, tensor: Any) -> str | None:

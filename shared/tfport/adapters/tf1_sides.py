@@ -11,7 +11,6 @@ import tensorflow.compat.v1 as tf
 from tfport.adapters import graph_files
 from tfport.adapters.rewriting import unrewritten_config
 from tfport.adapters.tf1_finding import Given
-from tfport.adapters.tf1_float64 import float64_optimizers
 from tfport.adapters.tf1_program import GraphProgram
 from tfport.errors import UserError
 
@@ -60,8 +59,7 @@ def tf1_graph(
       training: placeholder -> value in training, such as {"keep_prob": .5}; phases run so.
       inference: placeholder -> value in inference.
       seed: the graph's seed.
-      precision: "float64" where `build` makes float64 variables: TF1's optimizers then keep their numbers in float64
-        too, rounded to float32 first. What was built is the Program's `precision`.
+      precision: "float64" has the finished graph rewritten to float64 wherever it is in float32.
       more: `loss`, `train_op`, `updates` and `initial`, as `build` may return them.
 
     Raises:
@@ -72,22 +70,23 @@ def tf1_graph(
     given = Given(inputs, outputs, losses, train_ops, training, inference).or_else(more)
     if build is None:
         own = session is None
-        return GraphProgram(
+        program = GraphProgram(
             graph,
             tf.Session(graph=graph, config=unrewritten_config()) if own else session,
             given,
             owns_session=own,
             start=_start if own else None,
         )
+        return _in(precision, program)
     maker = build
 
     def make(number: int) -> GraphProgram:
         fresh = tf.Graph()
         with fresh.as_default():
             tf.set_random_seed(number)
-            with float64_optimizers(precision == "float64"):
-                found = given.or_else(maker())
-        return _opened(lambda opened: GraphProgram(fresh, opened, found, again=make, start=_start), fresh)
+            found = given.or_else(maker())
+        program = _opened(lambda opened: GraphProgram(fresh, opened, found, again=make, start=_start), fresh)
+        return _in(precision, program)
 
     return make(seed)
 
@@ -111,17 +110,18 @@ def from_meta(
     train_ops: Any = None,
     training: Any = None,
     inference: Any = None,
+    precision: str | None = None,
 ) -> GraphProgram:
     """A Program of a `.meta` file, its variables restored from the checkpoint beside it where there is one.
 
-    The file runs nothing that `graph_files` does not allow. For the names see `tf1_graph`.
+    The file runs nothing that `graph_files` does not allow. For the names and `precision` see `tf1_graph`.
 
     Raises:
       UserError: the file is damaged or holds an op that is not allowed, the checkpoint is damaged, or what is needed
         cannot be told.
     """
     file = graph_files.read_meta(Path(path))
-    return _from_file(file, Given(inputs, outputs, losses, train_ops, training, inference))
+    return _from_file(file, Given(inputs, outputs, losses, train_ops, training, inference), precision)
 
 
 def from_saved_model(
@@ -133,19 +133,20 @@ def from_saved_model(
     train_ops: Any = None,
     training: Any = None,
     inference: Any = None,
+    precision: str | None = None,
 ) -> GraphProgram:
     """A Program of a SavedModel that TF1 wrote with its train ops; its signature names inputs and outputs.
 
-    The folder runs nothing that `graph_files` does not allow. For the names see `tf1_graph`.
+    The folder runs nothing that `graph_files` does not allow. For the names and `precision` see `tf1_graph`.
 
     Raises:
       UserError: as `from_meta`.
     """
     file = graph_files.read_saved_model(Path(folder))
-    return _from_file(file, Given(inputs, outputs, losses, train_ops, training, inference))
+    return _from_file(file, Given(inputs, outputs, losses, train_ops, training, inference), precision)
 
 
-def _from_file(file: graph_files.GraphFile, given: Given) -> GraphProgram:
+def _from_file(file: graph_files.GraphFile, given: Given, precision: str | None) -> GraphProgram:
     graph = graph_files.imported(file)
     given = given.or_else({"outputs": file.outputs or None})
 
@@ -162,4 +163,19 @@ def _from_file(file: graph_files.GraphFile, given: Given) -> GraphProgram:
                 f"{len(first)} variables are not in the checkpoint and have their initial values: {first[0]}, ..."
             )
 
-    return _opened(lambda session: GraphProgram(graph, session, given, start=start, called=file.inputs), graph)
+    program = _opened(lambda session: GraphProgram(graph, session, given, start=start, called=file.inputs), graph)
+    return _in(precision, program)
+
+
+def _in(precision: str | None, program: GraphProgram) -> GraphProgram:
+    """The program in the precision that was asked for."""
+    if precision != "float64":
+        return program
+    try:
+        wide = program.in_float64()
+    except BaseException:
+        program.close()
+        raise
+    if wide is not program:
+        program.close()
+    return wide

@@ -97,7 +97,7 @@ def check(
             if order.legacy is not None:
                 raise UserError(f"a check begins in float32, and {reason}. Let both factories take dtype.") from None
             raise UserError(
-                f"--precision={precision} cannot be had: {reason}. Let the factory take dtype, or ask for the other."
+                f"--precision={precision} is not available: {reason}. Let the factory take dtype, or ask for the other."
             ) from None
 
 
@@ -120,18 +120,20 @@ class _Check:
         session, order = self.session, self.session.order
         single = recorded(session, "float32")
         first, stills = self.opponent.held_against(single)
-        asked, double, rounding_by, enveloped = first, None, "", False
+        asked, double, rounding_by, enveloped, no_float64 = first, None, "", False, ""
         looked = [(single, stills, False)]
         if needs_float64(first.pair) or order.precision == "float64":
             try:
                 wide, double, wide_stills = self._in_float64(single, first)
-            except NoSuchPrecision as reason:
-                if order.precision == "float64":
+            except Exception as error:  # whatever stops float64, float32 was compared
+                if order.precision == "float64" and isinstance(error, NoSuchPrecision):
                     raise UserError(
-                        f"--precision=float64 cannot be had: {reason}. Let both factories take dtype, or ask for "
+                        f"--precision=float64 is not available: {error}. Let both factories take dtype, or ask for "
                         "float32."
                     ) from None
-                session.notes.append(f"float64 could not be had ({reason}), so rounding is shown by the envelope")
+                if order.precision == "float64":
+                    raise
+                no_float64 = str(error) if isinstance(error, NoSuchPrecision | UserError) else factories.said(error)
                 asked = first = self._enveloped(single, first)
                 rounding_by, enveloped = "envelope", True
             else:
@@ -156,7 +158,7 @@ class _Check:
             rounding_by = ""
         place = None if pair.verdict.equal else self._located(pair, looked, bool(small), why)
         session.seconds["total"] = round(time.perf_counter() - began, 2)
-        return self._report(single, pair, asked, rounding_by, place)
+        return self._report(single, pair, asked, rounding_by, no_float64, place)
 
     def _in_float64(self, single: Record, first: Meter) -> tuple[Record, Meter, list[Still]]:
         """Both sides once more, in float64, from the float32 record's states."""
@@ -200,7 +202,13 @@ class _Check:
         return assembled(asked.pair, [held.get(rung.rung, rung) for rung in pair.rungs])
 
     def _report(
-        self, single: Record, pair: PairResult, asked: Meter, rounding_by: str, place: Location | None
+        self,
+        single: Record,
+        pair: PairResult,
+        asked: Meter,
+        rounding_by: str,
+        no_float64: str,
+        place: Location | None,
     ) -> CheckReport:
         session, order, pairing, opponent = self.session, self.session.order, self.pairing, self.opponent
         if asked.skipped and not any("--sample" in each for each in session.left_out):
@@ -216,6 +224,7 @@ class _Check:
             batches=session.batches_described(),
             pair=pair,
             rounding_by=rounding_by,
+            no_float64=no_float64,
             mapping=pairing.variables,
             unmatched_legacy=pairing.unmatched_legacy,
             unmatched_modern=pairing.unmatched_modern,

@@ -129,12 +129,10 @@ def build(
     """
     names = dict(names or {})
     if isinstance(given, Program):
-        _check_precision(given, precision, side)
-        return given
+        return _in_precision(given, precision, side)
     if is_file(given):
-        program = _guarded(lambda: _from_file(str(given), side, names), str(given), side)
-        _check_precision(program, precision, str(given))
-        return program
+        program = _guarded(lambda: _from_file(str(given), side, precision, names), str(given), side)
+        return _in_precision(program, precision, str(given))
     function = find(given, side) if isinstance(given, str) else given
     if not callable(function):
         return _adapted(function, named(given), side, precision, seed, names, None)
@@ -213,9 +211,6 @@ def _graph(
 
     tf1_graph = constructor("tf1_graph")
 
-    if precision == "float64" and not parameter:
-        raise NoSuchPrecision(f"{name} takes no dtype")
-
     def builder() -> Any:
         try:
             made = function(**arguments)
@@ -231,9 +226,14 @@ def _graph(
         program: Program = _guarded(lambda: tf1_graph(builder, seed=seed, precision=precision, **names), name, side)
     except _Elsewhere as found:
         made = found.args[0]
+    except UserError:
+        if precision == "float32" or not parameter or arguments[parameter] == "float32":
+            raise
+        # What it does with "float64" fails; its graph in float32 can be rewritten.
+        arguments = {**arguments, parameter: "float32"}
+        return _graph(function, arguments, name, side, precision, seed, names, parameter)
     else:
-        _check_precision(program, precision, name)
-        return program
+        return _in_precision(program, precision, name)
     if not (isinstance(made, Mapping) or _is_graph(made)) and sys.modules["tensorflow"].executing_eagerly():
         # It names tensorflow.compat.v1 and builds no graph: what it made is to be made outside one.
         if isinstance(made, Program):
@@ -271,8 +271,10 @@ def _adapted(
             f"{type(made).__name__}: leave it out, or name them where that is made."
         )
     if isinstance(made, Program):
-        _check_precision(made, precision, name)
-        return made
+        program = _in_precision(made, precision, name)
+        if program is not made:
+            made.close()
+        return program
     if isinstance(made, Mapping):
         graph = _graph_of(made)
         if graph is None:
@@ -284,8 +286,7 @@ def _adapted(
         program = _guarded(
             lambda: tf1_graph(graph=graph, seed=seed, precision=precision, **{**made, **names}), name, side
         )
-        _check_precision(program, precision, name)
-        return program
+        return _in_precision(program, precision, name)
     family = {base.__module__.split(".")[0] for base in type(made).__mro__}
     if family & {"keras", "tf_keras"} and hasattr(made, "train_on_batch"):
         from tfport.adapters import constructor
@@ -319,11 +320,10 @@ def _adapted(
         program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
-    if precision == "float64" and not parameter and program.precision != "float64":
+    if precision == "float64" and not parameter and program.precision == "float32":
         program.close()
-        raise NoSuchPrecision(f"{name} takes no dtype")
-    _check_precision(program, precision, name)
-    return program
+        raise NoSuchPrecision(f"{name} takes no dtype, and what it builds under floatx float64 is float32")
+    return _in_precision(program, precision, name)
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -332,7 +332,7 @@ def _leaves(tree: Any) -> list[Any]:
     return [leaf for value in tree for leaf in _leaves(value)] if isinstance(tree, list | tuple) else [tree]
 
 
-def _from_file(given: str, side: str, names: dict[str, Any]) -> Program:
+def _from_file(given: str, side: str, precision: str, names: dict[str, Any]) -> Program:
     path = Path(given)
     if path.suffix != ".py" and ".py:" in given:
         find(given, side)
@@ -349,8 +349,9 @@ def _from_file(given: str, side: str, names: dict[str, Any]) -> Program:
     from tfport.adapters import constructor
 
     if not saved_model:
-        return constructor("from_meta")(path, **names)  # type: ignore[no-any-return]
-    return constructor("from_saved_model")(path if path.is_dir() else path.parent, **names)  # type: ignore[no-any-return]
+        return constructor("from_meta")(path, precision=precision, **names)  # type: ignore[no-any-return]
+    folder = path if path.is_dir() else path.parent
+    return constructor("from_saved_model")(folder, precision=precision, **names)  # type: ignore[no-any-return]
 
 
 def _guarded(make: Callable[[], Program], name: str, side: str) -> Program:
@@ -366,9 +367,18 @@ def _guarded(make: Callable[[], Program], name: str, side: str) -> Program:
         raise UserError(f"the {side} side {name} was built, and cannot be read: {said(error)}") from error
 
 
-def _check_precision(program: Program, precision: str, name: str) -> None:
-    if program.precision != precision:
-        raise NoSuchPrecision(f"{name} is built in {program.precision}")
+def _in_precision(program: Program, precision: str, name: str) -> Program:
+    """The program, or what it is in float64 where that is asked for."""
+    if program.precision == precision:
+        return program
+    if precision == "float64":
+        try:
+            return program.in_float64()
+        except NotImplementedError:
+            pass
+        except Exception as error:  # TensorFlow's importer raises whatever a graph leads it to
+            raise NoSuchPrecision(f"rewriting the graph of {name} to float64 raised {said(error)}") from error
+    raise NoSuchPrecision(f"{name} is built in {program.precision}")
 
 
 def _wrong(name: str, side: str, made: Any) -> UserError:

@@ -134,6 +134,8 @@ class CheckReport:
     """None where the modern side was checked alone."""
     rounding_by: str = ""
     """How rounding was shown: "float64", "envelope", or empty where the bits agree."""
+    no_float64: str = ""
+    """Why the rungs were not run in float64, where the envelope had to judge for that."""
     mapping: tuple[MappedVariable, ...] = ()
     unmatched_legacy: tuple[str, ...] = ()
     unmatched_modern: tuple[str, ...] = ()

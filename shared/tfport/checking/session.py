@@ -117,6 +117,7 @@ class Session:
             return
         with factories.Floatx(precision):
             program = factories.build(given, role, precision, seed, names)
+            own = program is given
             draws = dataclasses.replace(program.draws)
             if own:
                 self.side(program, role)  # its state is whole once it has seen a batch

@@ -38,7 +38,7 @@ _ASKED: dict[str, str] = {
 
 ENVELOPE_MEANING = (
     "The bits differ, but only by what the legacy side itself makes of a disturbance by one unit in the last place "
-    "(the envelope); float64 could not be had. Passes."
+    "(the envelope). Passes."
 )
 """What the verdict "rounding" means where an envelope showed it."""
 
@@ -243,7 +243,10 @@ def rounding_text(report: CheckReport) -> str:
     if report.pair is None or not report.rounding_by or report.pair.verdict is Verdict.NOT_COMPARABLE:
         return ""
     known = ROUNDING_BY if report.pair.verdict.equal else _ASKED
-    return known.get(report.rounding_by, f"Rounding was judged by: {report.rounding_by}.")
+    sentence = known.get(report.rounding_by, f"Rounding was judged by: {report.rounding_by}.")
+    if report.no_float64:
+        return f"float64 is not available: {report.no_float64.removesuffix('.')}. {sentence}"
+    return sentence
 
 
 def tolerance_text(report: CheckReport) -> str:

@@ -267,7 +267,10 @@ def test_a_side_that_cannot_be_built_is_one_message(side: str, message: str, tmp
         ("killed_later", "ended unasked: no message (killed from outside, often for want of memory: "),
         ("refusing_later", "nothing is an output"),
         ("not_a_number", "the modern side's output/kernel holds NaN or infinity before any step; mend the"),
-        ("double", "--precision=float32 cannot be had: check_sides:double is built in float64. Let the factory take"),
+        (
+            "double",
+            "--precision=float32 is not available: check_sides:double is built in float64. Let the factory take",
+        ),
     ],
 )
 def test_a_side_that_fails_later_is_one_message(side: str, message: str, tmp_path: Path) -> None:
