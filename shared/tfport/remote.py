@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -47,7 +47,16 @@ class OtherProcess:
         self._name = name
         self._folder = tempfile.TemporaryDirectory(prefix="tfport-")
         self._log = Path(self._folder.name, "stderr.txt").open("w+")  # noqa: SIM115  closed by close()
-        self._process = subprocess.Popen(
+        try:
+            self._process = self._started(module, environment)
+        except BaseException:
+            self._log.close()
+            self._folder.cleanup()
+            raise
+
+    def _started(self, module: str, environment: Mapping[str, str] | None) -> Any:
+        """The process, as `subprocess.Popen` shows it."""
+        return subprocess.Popen(
             [sys.executable, "-m", module, self._folder.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -75,7 +84,7 @@ class OtherProcess:
             self._process.stdin.write(json.dumps({"method": method, "arguments": arguments}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
+        except ConnectionError:
             line = ""
         except BaseException:  # Ctrl-C: nobody waits for the answer any more
             self._process.kill()
@@ -105,7 +114,7 @@ class OtherProcess:
     def close(self) -> None:
         """Ends the process and removes the files."""
         if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):  # a request that a dead process never took
+            with contextlib.suppress(ConnectionError):  # a request that a dead process never took
                 self._process.stdin.close()
         try:
             self._process.wait(timeout=30)
@@ -299,7 +308,7 @@ def serve(folder: Path) -> None:
 
 
 def answer_lines(answered: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
-    """Reads requests line by line and writes what `answered` makes of each, or what it raises.
+    """Reads requests from standard input, one a line, and writes the answers to standard output; see `answer_each`.
 
     The code that it calls reads nothing from standard input, and prints to standard error.
     """
@@ -308,6 +317,13 @@ def answer_lines(answered: Callable[[str, dict[str, Any]], dict[str, Any]]) -> N
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    answer_each(requests, replies, answered)
+
+
+def answer_each(
+    requests: Iterable[str], replies: IO[str], answered: Callable[[str, dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Writes what `answered` makes of each request, or what it raises."""
     for line in requests:
         request = json.loads(line)
         try:

@@ -89,8 +89,7 @@ def check(
         progress,
         command,
     ).check()
-    with Store() as store:
-        session = Session(order, store)
+    with Store() as store, Session(order, store) as session:
         try:
             return alone(session) if order.legacy is None else _Check(session).run()
         except NoSuchPrecision as reason:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import dataclasses
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.home import Home
 from tfport.checking.lazy import Lazy
 from tfport.checking.quoting import said
 from tfport.checking.renamed import BuiltNames, under
 from tfport.errors import UserError
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
-from tfport.remote import OtherProcess, answer_lines, write_npz
+from tfport.remote import OtherProcess, answer_each, answer_lines, write_npz
 from tfport.state import State
 from tfport.subject import Array, OptimizerInfo, VariableInfo
 
@@ -48,7 +49,13 @@ class RemoteProgram(OtherProcess, Program):
     """A side in a process of its own, built there by `factories.build`."""
 
     def __init__(
-        self, given: str, side: str, precision: str = "float32", seed: int = 0, names: Mapping[str, Any] | None = None
+        self,
+        given: str,
+        side: str,
+        precision: str = "float32",
+        seed: int = 0,
+        names: Mapping[str, Any] | None = None,
+        home: Home | None = None,
     ) -> None:
         """Starts the process and builds the side in it.
 
@@ -58,11 +65,13 @@ class RemoteProgram(OtherProcess, Program):
           precision: "float32" or "float64".
           seed: as `factories.build` takes it.
           names: as `factories.build` takes them; plain values.
+          home: which the process is forked from; without one, and where that cannot be, it begins by itself.
 
         Raises:
           UserError: as `factories.build`; the process is gone then.
           NoSuchPrecision: it can be built, but not in this precision.
         """
+        self._home = home
         super().__init__("tfport.checking.remote", given)
         self.draws = DrawSource(seed)
         try:
@@ -77,6 +86,11 @@ class RemoteProgram(OtherProcess, Program):
             self.close()
             raise
         self.kind, self.precision, self.phases = made["kind"], made["precision"], tuple(made["phases"])
+
+    def _started(self, module: str, environment: Mapping[str, str] | None) -> Any:
+        """A fork of the side's home where there can be one."""
+        forked = self._home.fork(Path(self._folder.name)) if self._home else None
+        return forked or super()._started(module, environment)
 
     def _said(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
         """The plain value of a method's answer."""
@@ -338,6 +352,11 @@ class _Server:
         name = f"answer-{self.count}.npz"
         write_npz(self.folder / name, arrays)
         return {"value": None, "file": name, "order": list(arrays)}
+
+
+def serve(folder: Path, requests: Iterable[str], replies: IO[str]) -> None:
+    """Answers requests until there are no more."""
+    answer_each(requests, replies, _Server(folder).answered)
 
 
 if __name__ == "__main__":

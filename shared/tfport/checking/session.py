@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tfport.checking import counters, factories
 from tfport.checking.batches import BatchSource, assign, fed, made_up
 from tfport.checking.bounds import Sample
+from tfport.checking.home import Home
 from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
@@ -82,6 +83,17 @@ class Order:
         whole("seed", self.seed, 0, 2**31 - 1)
         return self
 
+    def given(self, role: str) -> Any:
+        """What was given as that side."""
+        return self.legacy if role == "legacy" else self.modern
+
+    def elsewhere(self, role: str) -> bool:
+        """Whether that side lives in processes of its own."""
+        given = self.given(role)
+        if given is None or isinstance(given, Program):
+            return False
+        return isinstance(given, str) if self.isolated is None else self.isolated
+
 
 class Session:
     """One check while it runs."""
@@ -96,19 +108,26 @@ class Session:
         """Role -> what its first build called things."""
         self.tracks: dict[str, dict[str, counters.Track]] = {}
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
+        self._homes = {role: Home(order.given(role), role) for role in ("legacy", "modern") if order.elsewhere(role)}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for home in self._homes.values():
+            home.close()
 
     @contextmanager
     def opened(self, role: str, precision: str, seed: int | None = None) -> Iterator[Program]:
         """One side, built for the block; a Program that the user gave is put back as it was."""
-        given = self.order.legacy if role == "legacy" else self.order.modern
+        given = self.order.given(role)
         names = self.order.names if role == "legacy" else {}
         seed = self.order.seed if seed is None else seed
         own = isinstance(given, Program)
-        isolated = self.order.isolated if self.order.isolated is not None else isinstance(given, str)
-        if isolated and not own:
+        if role in self._homes:
             from tfport.checking.remote import RemoteProgram
 
-            program: Program = RemoteProgram(given, role, precision, seed, names)
+            program: Program = RemoteProgram(given, role, precision, seed, names, self._homes[role])
             program.draws.seed = self.order.seed
             try:
                 yield program
@@ -141,7 +160,7 @@ class Session:
         """The side built once more for the block, so that nothing of it has run; itself where it was given as built."""
         from tfport.checking.remote import RemoteProgram
 
-        if isinstance(self.order.legacy if role == "legacy" else self.order.modern, Program):
+        if isinstance(self.order.given(role), Program):
             yield program
         elif isinstance(program, RemoteProgram):
             with program.afresh():
@@ -168,7 +187,7 @@ class Session:
     @contextmanager
     def built_again(self, side: Side, seed: int) -> Iterator[Mapping[str, Array] | None]:
         """The initial state of the side, built again with another seed, under shared names; None where it cannot be."""
-        given = self.order.legacy if side.role == "legacy" else self.order.modern
+        given = self.order.given(side.role)
         if callable(given) and not isinstance(given, Program):
             with self.opened(side.role, side.program.precision, seed) as program:
                 yield self.side(program, side.role, side.names).state().arrays

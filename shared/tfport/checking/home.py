@@ -1,0 +1,224 @@
+"""A side's home: a process that has imported the side's code and built nothing; every program of the side is a fork.
+
+Importing TensorFlow takes longer than a small check, and a check builds a side several times, each time in a process in
+which nothing of it has run: what its code keeps in a global would otherwise be carried from one build to the next. A
+fork has both: the imports are there, and the code is as it was when it was imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from tfport.checking import factories
+from tfport.errors import UserError
+from tfport.remote import child_environment
+
+_ADAPTERS = {
+    "tensorflow": ("tfport.adapters.tf1_sides", "tfport.adapters.module_program", "tfport.adapters.keras_models"),
+    "torch": ("tfport.adapters.torch_program",),
+}
+"""Framework -> what its sides are read by; imported ahead where the side's code has imported the framework."""
+_THREADS = Path("/proc/self/task")
+
+
+class _Requests(io.TextIOWrapper):
+    """What is written to a socket, which hears of its end while the answers may still be read."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        super().__init__(channel.makefile("wb"))
+        self._channel = channel.dup()
+
+    def close(self) -> None:
+        """Ends what is written."""
+        if not self.closed:
+            with self._channel, contextlib.suppress(OSError):  # the other end has gone
+                super().close()
+                self._channel.shutdown(socket.SHUT_WR)
+
+
+class Forked:
+    """One fork, as `subprocess.Popen` would show it."""
+
+    def __init__(self, home: Home, pid: int, channel: socket.socket) -> None:
+        self._home, self.pid = home, pid
+        self.returncode: int | None = None
+        with channel:
+            self.stdin: IO[str] = _Requests(channel)
+            self.stdout: IO[str] = channel.makefile("r")
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._home.code_of(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end; raises as Popen does when that takes longer."""
+        end = time.monotonic() + (timeout or float("inf"))
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+    def kill(self) -> None:
+        """Ends it."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+class Home:
+    """The process that imports a side's code."""
+
+    def __init__(self, given: str, side: str) -> None:
+        """Starts the process and waits for nothing.
+
+        Args:
+          given: `module:function`, a `.meta` file or a SavedModel's folder.
+          side: "legacy" or "modern", for messages.
+        """
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tfport.checking.home", side, given],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=child_environment(),
+            )
+        self._answers = self._channel.makefile("r")
+        self._lock = threading.Lock()
+
+    def fork(self, folder: Path) -> Forked | None:
+        """A process for one program, which answers as `tfport.checking.remote` does.
+
+        None where there can be none: the imported code keeps threads, which no fork has, or it ended the process.
+
+        Raises:
+          UserError: the code cannot be imported.
+        """
+        mine, theirs = socket.socketpair()
+        with theirs:
+            answer = self._asked({"fork": str(folder)}, theirs)
+        if "refused" in answer:
+            mine.close()
+            raise UserError(answer["refused"])
+        if answer.get("pid") is None:
+            mine.close()
+            return None
+        return Forked(self, answer["pid"], mine)
+
+    def code_of(self, pid: int) -> int | None:
+        """The exit code of a fork; None while it runs."""
+        answer = self._asked({"poll": pid})
+        if not answer:  # nobody knows any more, and nobody shall go on
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return -signal.SIGKILL
+        code: int | None = answer["code"]
+        return code
+
+    def _asked(self, request: dict[str, Any], passed: socket.socket | None = None) -> dict[str, Any]:
+        """The answer to one request; empty where the process is gone."""
+        line = json.dumps(request).encode() + b"\n"
+        with self._lock:
+            try:
+                socket.send_fds(self._channel, [line], [] if passed is None else [passed.fileno()])
+                found = self._answers.readline()
+            except OSError:
+                return {}
+        return json.loads(found) if found.endswith("\n") else {}
+
+    def close(self) -> None:
+        """Ends the process; its forks end when their programs are closed."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        self._channel.close()
+
+
+# --- The other side ---------------------------------------------------------------------------------------------------
+def _imported(side: str, given: str) -> str:
+    """Imports what a build of the side imports; returns why it cannot be."""
+    try:
+        if not factories.is_file(given):
+            factories.find(given, side)
+        elif given.endswith(factories.SUFFIXES) or Path(given).is_dir():
+            importlib.import_module("tensorflow")
+    except UserError as error:
+        return str(error)
+    for framework, adapters in _ADAPTERS.items():
+        if framework in sys.modules:
+            for adapter in adapters:
+                importlib.import_module(adapter)
+    return ""
+
+
+def _alone() -> bool:
+    """Whether this process has one thread, so that a fork has all of it."""
+    return _THREADS.exists() and len(list(_THREADS.iterdir())) == 1
+
+
+def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket, Path] | None:
+    """Forks as asked until the channel closes; returns in each fork, with what it serves."""
+    refused = _imported(side, given)
+    while True:
+        line, passed, _, _ = socket.recv_fds(channel, io.DEFAULT_BUFFER_SIZE, 1)
+        if not line:
+            return None
+        request = json.loads(line)
+        answer: dict[str, Any] = {}
+        if "poll" in request:
+            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer["code"] = os.waitstatus_to_exitcode(status) if pid else None
+        elif refused:
+            answer["refused"] = refused
+        elif hasattr(os, "fork"):
+            pid = os.fork()
+            if not pid:
+                channel.close()
+                return socket.socket(fileno=passed[0]), Path(request["fork"])
+            if _alone():  # only now: numpy's own threads end before a fork, and begin again when they are needed
+                answer["pid"] = pid
+            else:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        for number in passed:
+            os.close(number)
+        channel.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _main() -> None:
+    from tfport.checking.remote import serve
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, which needs to hear of each fork's end
+    channel = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    served = _forks(channel, *sys.argv[1:])
+    if served is None:
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asked, folder = served
+    with (folder / "stderr.txt").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    with asked, asked.makefile("r") as requests, asked.makefile("w") as replies:
+        serve(folder, requests, replies)
+
+
+if __name__ == "__main__":
+    _main()
