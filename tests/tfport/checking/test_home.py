@@ -128,7 +128,7 @@ def test_code_that_cannot_be_imported_is_refused_as_it_is_without_a_home(code: A
     name = code("import no_such_module_at_all")
     said = []
     for home in (None, home_of(f"{name}:side")):
-        with pytest.raises(UserError, match="no module|importing") as refused:
+        with pytest.raises(UserError, match=r"no module|importing") as refused:
             RemoteProgram(f"{name}:side", "modern", home=home)
         said.append(str(refused.value))
     assert said[0] == said[1]
