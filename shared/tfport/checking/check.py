@@ -18,6 +18,7 @@ from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.measure import CONSTANT, Meter
 from tfport.checking.observe import Still, Trajectory, observe, run
 from tfport.checking.pairing import Pairing
+from tfport.checking.quoting import said
 from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_of, draw_rows, finite, recorded
 from tfport.checking.report import CheckReport, Finding, Location
 from tfport.checking.session import DEFAULT_STEPS, Order, Session
@@ -132,7 +133,7 @@ class _Check:
                     ) from None
                 if order.precision == "float64":
                     raise
-                no_float64 = str(error) if isinstance(error, NoSuchPrecision | UserError) else factories.said(error)
+                no_float64 = str(error) if isinstance(error, NoSuchPrecision | UserError) else said(error)
                 asked = first = self._enveloped(single, first)
                 rounding_by, enveloped = "envelope", True
             else:
