@@ -42,6 +42,7 @@ PATIENCE = 1200
 KINDS = ("port", "broken")
 PLACES = (
     "tests/random_ports",
+    "tests/statements.py",
     "tests/proof/campaign.py",
     "shared/tfport/checking",
     "shared/tfport/adapters",
@@ -273,6 +274,11 @@ def missed(found: Result) -> list[Result]:
     return [row for row in found["broken"] if row["equal"] is not False]
 
 
+def false(found: Result) -> list[Result]:
+    """Ports of whose reports something is false."""
+    return [row for kind in KINDS for row in found[kind] if row.get("false")]
+
+
 def text(found: Result) -> str:
     """docs/campaign.md."""
     correct, broken = found["port"], found["broken"]
@@ -287,7 +293,8 @@ def text(found: Result) -> str:
             ["correct", str(len(correct)), f"{len(alarms(found))} false alarms"],
             ["broken", str(len(broken)), f"{len(missed(found))} missed"],
             ["located at the expected rung", f"{exact} of {len(ported)}", _share(exact, len(ported))],
-            ["located in the changed layer", f"{there} of {len(about_places)}", _share(there, len(about_places))],
+            ["located at the changed place", f"{there} of {len(about_places)}", _share(there, len(about_places))],
+            ["reports", str(len(seconds)), f"{sum(len(row['false']) for row in false(found))} false statements"],
         ],
     )
     short = min(len(correct), len(broken)) < COUNT
@@ -305,7 +312,11 @@ single planted change must not. A check took {statistics.median(seconds) if seco
 ## Kinds of change
 
 The rung is the first that shows it, but for the structure: an optimizer's changed number is told there before.
-The place is the layer, or its variable, where there is one to name.
+The place is the layer, its variable or the optimizer's number, where there is one to name.
+
+Every report's statements are held against the arrays that both sides showed (`tests/statements.py`) and against what
+the ports were made of: which tensors agree, which differ and by what elements, which nodes only one side has, whose
+attributes are which, and what numbers an optimizer used.
 
 {_by_kind(broken)}
 ## By paradigm
@@ -383,11 +394,16 @@ def _ratios(correct: Sequence[Result], ported: Sequence[Result]) -> str:
 def _failures(found: Result) -> str:
     failed = [("port", row, "false alarm") for row in alarms(found)]
     failed += [("broken", row, "missed") for row in missed(found)]
+    failed += [("broken" if row["change"] else "port", row, "false statement") for row in false(found)]
+    failed += [("broken", row, "other place") for row in found["broken"] if row.get("place") is False]
     if not failed:
         return "Nothing.\n"
     lines = []
     for kind, row, what in failed:
         said = row.get("error") or "; ".join([row.get("located", ""), row.get("tensor", ""), *row.get("findings", [])])
+        said = {"false statement": "; ".join(row.get("false", ())), "other place": row.get("location", "")}.get(
+            what, said
+        )
         lines.append(
             f"* {what}, seed {row['seed']}: {row['description']}\n  `{repeat(kind, row['seed'])}`\n  "
             f"{' '.join(str(said).split())[-400:]}"
@@ -405,6 +421,7 @@ def failures(found: Result) -> list[str]:
     return [
         *(f"the correct random port {row['seed']} did not pass" for row in alarms(found)),
         *(f"the broken random port {row['seed']} was not found" for row in missed(found)),
+        *(f"the report of random port {row['seed']} says what is not so" for row in false(found)),
     ]
 
 
