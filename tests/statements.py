@@ -11,6 +11,7 @@ said to agree is compared again, and so is what is said to differ, or to be ther
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +30,7 @@ from tfport.equivalence.result import Divergence
 Array = np.ndarray[Any, Any]
 CLOSE = {"float32": 2.0**-16, "float64": 2.0**-22}
 """How far apart, as a share of the largest magnitude, two arrays may be that are said to agree."""
+RUNG_OF = {"outputs": "forward", "losses": "loss", "gradients": "gradient"}
 UPDATES = ("gradient", "update")
 """Kinds of a location that are no node's."""
 
@@ -128,6 +130,7 @@ class Witness:
                 found += self._of_divergence(rung.first_divergence)
         if report.location is not None:
             found += self._of_location(report.location)
+            found += _of_rungs(report, report.location)
         return found
 
     def _of_divergence(self, said: Divergence) -> list[str]:
@@ -158,6 +161,19 @@ class Witness:
                 if not any(_only(look, side, name) for look in looks):
                     found.append(f"{name} is said to be only on the {side} side, and the other has its value")
         return found + _neighbours(said, looks)
+
+
+def _of_rungs(report: CheckReport, said: Location) -> list[str]:
+    """What a location says to agree of what rungs compare, held against their verdicts."""
+    assert report.pair is not None
+    agreeing = re.search(r"phase \S+: ([a-z, ]+) agree,", said.text)
+    words = agreeing[1].split(", ") if agreeing else []
+    verdicts = {rung.rung: rung.verdict for rung in report.pair.rungs}
+    return [
+        f"{word} are said to agree, and rung {RUNG_OF[word]} is {verdicts[RUNG_OF[word]]}"
+        for word in words
+        if word in RUNG_OF and RUNG_OF[word] in verdicts and not verdicts[RUNG_OF[word]].equal
+    ]
 
 
 def _shown(nodes: Sequence[KeptNode]) -> dict[str, Shown]:

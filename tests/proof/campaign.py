@@ -60,7 +60,7 @@ def checked(kind: str, seed: int) -> tuple[Any, list[str]]:
     about: RandomPort = getattr(random_ports, kind)(seed)
     with Witness() as witness:
         report = tfport.check(about.legacy, about.modern, about.batches, steps=STEPS, seed=seed)
-    return report, [*witness.false_statements(report), *false_numbers(about, report)]
+    return report, [*witness.false_statements(report), *false_numbers(about, report), *false_factors(about, report)]
 
 
 def begun(kind: str, seed: int) -> Result:
@@ -142,6 +142,26 @@ def false_numbers(about: RandomPort, report: Any) -> list[str]:
             true = recipe.optimizer.number(name, step)
             if true is not None and not math.isclose(float(number), true, rel_tol=1e-5, abs_tol=1e-12):
                 found.append(f"{name} is said to be {number} in the {side}, and is {true}")
+    return found
+
+
+def false_factors(about: RandomPort, report: Any) -> list[str]:
+    """What a report says of the factors between objectives and what is reported, held against the recipes."""
+    own_step = about.paradigm in ("tf_module", "subclass")
+    factors = {"legacy": about.recipe.loss.named, "modern": about.forms.reports if own_step else 1.0}
+    found = []
+    for note in report.notes:
+        said = re.match(r"(legacy|modern|both sides): the loss that phase \S+ reports is (maximised:|\S+ times)", note)
+        for side in factors if said and said[1] == "both sides" else [said[1]] if said else []:
+            factor = -1.0 if said and said[2] == "maximised:" else float(said[2].split()[0]) if said else 0.0
+            if not math.isclose(factor, factors[side], rel_tol=1e-4):
+                found.append(f"{note!r} is said, and the factor of the {side} side is {factors[side]:g}")
+    for text in _failing_findings(report):
+        times = re.search(r"the port's objective is (\S+) times the original's", text)
+        factor = about.ported.loss.weight
+        known = not about.recipe.l2 and not about.ported.loss.summed
+        if times and known and not math.isclose(float(times[1]), factor, rel_tol=1e-4):
+            found.append(f"{text!r} is said, and the factor is {factor:g}")
     return found
 
 

@@ -77,6 +77,15 @@ def test_false_elements_are_found() -> None:
     assert "are no elements of" in found[0]
 
 
+def test_a_rung_that_fails_does_not_agree() -> None:
+    report, witness = witnessed(layers=OTHER)
+    wrong = tampered(report, text="Step 0, phase train: outputs, losses agree, and the gradient of x does not.")
+    assert [text.split(",")[0] for text in witness.false_statements(wrong)] == [
+        "outputs are said to agree",
+        "losses are said to agree",
+    ]
+
+
 def test_a_false_divergence_is_found() -> None:
     report, witness = witnessed(layers=OTHER)
     assert report.pair is not None
