@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import random_ports
 from proof.stages import FOLDER, Result, digest, figure, stage, table
-from random_ports import RandomPort
+from random_ports import HORIZON, RandomPort
 from statements import Witness
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
 from tfport.files import write_atomically
@@ -115,7 +115,11 @@ def summary(about: RandomPort, report: Any) -> Result:
 
 
 def at_rung(report: Any, rung: str) -> bool:
-    """Whether that rung is where the report locates the difference."""
+    """Whether that rung is where the report locates the difference; HORIZON is rung 7, beyond the last step."""
+    if rung == HORIZON:
+        forced = report.pair.rung("forced_trajectory")
+        first = forced.first_divergence
+        return bool(report.pair.located == forced.rung and first is not None and first.step >= STEPS)
     if rung in RUNGS[FIRST_NUMERICAL:]:
         return bool(report.pair.located == rung)
     return not report.pair.located and not report.pair.rung(rung).verdict.equal

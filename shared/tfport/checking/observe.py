@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -149,9 +149,27 @@ def observe(
             side.run_phase(phase, batch)
             still.unstable |= set(store.keep(side.state().arrays).changed(still.after[phase]))
     side.load(still.state)
+    still.optimizers = _standing(still.optimizers, side.optimizers())
     still.step_reports = side.step(batch)
     still.after_step = store.keep(side.state().arrays)
     return still
+
+
+def _standing(before: Sequence[OptimizerInfo], after: Sequence[OptimizerInfo]) -> tuple[OptimizerInfo, ...]:
+    """Optimizers with the numbers that are the same after an update, in one state.
+
+    A number that the step itself assigns is left from the step before, and which one an update used is not known.
+    """
+    again = {each.name: each.hyperparameters for each in after}
+    return tuple(
+        replace(
+            each,
+            hyperparameters={
+                name: value for name, value in each.hyperparameters.items() if again[each.name].get(name) == value
+            },
+        )
+        for each in before
+    )
 
 
 def outputs_of(side: Side, batch: Batch, training: bool) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfport.checking.batches import BatchSource
 from tfport.checking.observe import Still, Trajectory, disturbed, observe, probe_state, run
 from tfport.checking.sides import Side
 from tfport.checking.store import Store
+from tfport.program import Batch, OptimizerInfo
 
 Array = np.ndarray[Any, Any]
 TWO = Plan(optimizers=(fake.SGD, fake.ADAM), phases=fake.TWO_PHASES)
@@ -143,3 +145,29 @@ def test_a_probe_state_tells_every_variable_from_every_other() -> None:
     assert 1 < (found["wide"] - state["wide"]).std() < 3
     assert not np.any(found["optimizer/adam/m/zeros"]) and found["count"].tolist() == [0, 1, 2]
     assert not np.array_equal(found["zeros"], probe_state(state, ["zeros"], 1)["zeros"])
+
+
+class Assigning(FakeProgram):
+    """Its step assigns the rate, and nothing but a step does."""
+
+    assigned = 0.1
+
+    def optimizers(self) -> tuple[OptimizerInfo, ...]:
+        return tuple(
+            replace(each, hyperparameters={**each.hyperparameters, "learning_rate": self.assigned})
+            for each in super().optimizers()
+        )
+
+    def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
+        self.assigned = 0.05
+        return super().run_phase(phase, batch)
+
+
+def test_a_rate_that_the_step_assigns_is_not_known_from_before_it() -> None:
+    side = Side(Assigning(), "legacy")
+    with Store() as store:
+        still = observe(side, store, side.state().arrays, fake.batches(0), 0)
+        assert "learning_rate" not in still.optimizers[0].hyperparameters
+        assert "beta_1" in still.optimizers[0].hyperparameters
+        again = observe(side, store, side.state().arrays, fake.batches(0), 0)
+        assert again.optimizers[0].hyperparameters["learning_rate"] == np.float32(0.05)
