@@ -6,8 +6,8 @@ A Program is what `Subject` is for the reference models, without a spec: its nam
 Invariants, held by tests for every adapter:
 
 * `step` is the phases in order, with the same bits;
-* `forward`, `nodes`, `loss` and `gradients` leave `state()` as it was, bit for bit;
-* gradients are those that the next `run_phase` hands to its optimizer;
+* `forward`, `nodes`, `loss`, `gradients` and `derivatives` leave `state()` as it was, bit for bit;
+* gradients are those that the next `run_phase` changes the variables by;
 * with the same draws, the same call from the same state gives the same bits.
 """
 
@@ -172,11 +172,25 @@ class Program(abc.ABC):
 
     @abc.abstractmethod
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
-        """What the phase hands to its optimizer, by variable; dense; None where the code gives None.
+        """What the phase's optimizer finally goes by, by variable; dense; None where the code gives None.
+
+        Whatever is done to a derivative on the way, by the code or inside the optimizer, has been done: it is clipped,
+        unscaled, averaged. What an optimizer applies at another step than this is left out.
 
         Raises:
           NotImplementedError: the code gives no way to tell.
         """
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """The derivatives of the objective, by variable, before anything is done to them.
+
+        Returns:
+          None where the code plainly does nothing to them: then they are the gradients.
+
+        Raises:
+          NotImplementedError: the code gives no way to tell.
+        """
+        raise NotImplementedError
 
     # --- Training -----------------------------------------------------------------------------------------------------
     @abc.abstractmethod

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfport.adapters.func_graphs import Found, Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
+    Handed,
     KerasOptimizer,
     flavour_of,
     initial_value,
@@ -535,13 +536,26 @@ class KerasProgram(Program):
         return _report(self._call(phase, batch))
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
+        """What the optimizers of the phase's step go by; of several calls for one variable, the last."""
+        self._look(phase, batch)
+        return self._by_name(self._spy.reached())
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
         """What the phase's step hands to its optimizers; of several calls for one variable, the last."""
+        if not self._spy.changing and all(_keras_step(model) for model in self.models.values()):
+            return None
+        self._look(phase, batch)
+        return self._by_name(self._spy.captured)
+
+    def _look(self, phase: str, batch: Batch) -> None:
         self.prepare(batch)
         with self._put_back(), self._spy:
             self._call(phase, batch)
+
+    def _by_name(self, told: Sequence[Handed]) -> dict[str, Array | None]:
         names = {key_of(variable): name for name, variable in self._variables().items()}
         found: dict[str, Array | None] = {}
-        for handed in self._spy.captured:
+        for handed in told:
             for variable, gradient in zip(handed.variables, handed.gradients, strict=True):
                 if key_of(variable) in names:
                     found[names[key_of(variable)]] = gradient

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -433,9 +433,39 @@ def initial_value(optimizer: KerasOptimizer, slot: str, kept: Any) -> Array:
 
 
 # --- Gradients --------------------------------------------------------------------------------------------------------
+_RULES = {"keras3": "_backend_update_step", "keras2": "_internal_apply_gradients", "legacy": "_distributed_apply"}
+"""What an optimizer calls with what its rule goes by, once it has clipped, unscaled or averaged what it was handed."""
+
+
+_ON_THE_WAY = (
+    "apply",
+    "apply_gradients",
+    "aggregate_gradients",
+    "_backend_apply_gradients",
+    "_clip_gradients",
+    "_transform_gradients",
+    "_transform_unaggregated_gradients",
+)
+"""Methods between what an optimizer is handed and its rule, which a class of the user's may have instead."""
+
+
+def changes_gradients(optimizer: Any) -> bool:
+    """Whether an optimizer may do something to what it is handed before its rule goes by it."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    numbers = ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps", "loss_scale_factor")
+    own = [kind for kind in type(inner).__mro__ if kind.__module__.split(".")[0] not in ("keras", "tf_keras")]
+    theirs = any(method in vars(kind) for kind in own for method in _ON_THE_WAY)
+    return (
+        inner is not optimizer
+        or theirs
+        or any(getattr(inner, number, None) is not None for number in numbers)
+        or bool(getattr(inner, "gradient_transformers", None))
+    )
+
+
 @dataclass(frozen=True)
 class Handed:
-    """What one call handed to an optimizer."""
+    """What one call handed to an optimizer, or an optimizer to its rule."""
 
     optimizer: str
     variables: tuple[Any, ...]
@@ -443,7 +473,7 @@ class Handed:
 
 
 class GradientSpy:
-    """Sees what optimizers are handed, eagerly or inside traced functions.
+    """Sees what optimizers are handed and what their rules go by, eagerly or inside traced functions.
 
     `watching` has to be active while a function is traced (or run eagerly); the trace then tells the spy each time it
     runs, and what is told is kept while the spy is entered as a context.
@@ -452,8 +482,14 @@ class GradientSpy:
     def __init__(self, optimizers: Mapping[str, Any]) -> None:
         self.optimizers = dict(optimizers)
         """Name -> optimizer, as the model applies it."""
+        self.changing = {
+            name for name, each in self.optimizers.items() if is_optimizer(each) and changes_gradients(each)
+        }
+        """The optimizers that may change what they are handed."""
         self.captured: list[Handed] = []
         """What was handed since the spy was entered last, in order."""
+        self.ruled: list[Handed] = []
+        """What the rules of those that may change it went by since then, in order."""
         self.applied: dict[str, dict[int, Any]] = {}
         """Optimizer -> every variable that any call handed to it, by key: known as soon as a call is traced."""
         self.ran: dict[str, None] = {}
@@ -461,7 +497,7 @@ class GradientSpy:
         self._collecting = False
 
     def __enter__(self) -> GradientSpy:
-        self.captured = []
+        self.captured, self.ruled = [], []
         self._collecting = True
         self._watch = self.watching()
         self._watch.__enter__()
@@ -473,48 +509,85 @@ class GradientSpy:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Shadows the optimizers' own way in; what was there comes back at the end."""
+        """Shadows the optimizers' own ways; what was there comes back at the end."""
         shadowed: list[tuple[Any, str, Any]] = []
         try:
-            for name, optimizer in self.optimizers.items():
-                method = "apply" if flavour_of(optimizer) == "keras3" else "apply_gradients"
-                if getattr(vars(optimizer).get(method), "_tfport_spy", None) is self:
+            for holder, method, shadow in self._shadows():
+                if getattr(vars(holder).get(method), "_tfport_spy", None) is self:
                     continue
-                shadowed.append((optimizer, method, vars(optimizer).get(method)))
-                vars(optimizer)[method] = self._shadow(name, getattr(optimizer, method), method)
+                shadowed.append((holder, method, vars(holder).get(method)))
+                converted = tf.autograph.experimental.do_not_convert(shadow(getattr(holder, method)))
+                converted._tfport_spy = self
+                vars(holder)[method] = converted
             yield
         finally:
-            for optimizer, method, before in reversed(shadowed):
+            for holder, method, before in reversed(shadowed):
                 if before is None:
-                    vars(optimizer).pop(method, None)
+                    vars(holder).pop(method, None)
                 else:
-                    vars(optimizer)[method] = before
+                    vars(holder)[method] = before
 
-    def _shadow(self, name: str, original: Any, method: str) -> Any:
-        def apply(gradients: Any, trainable_variables: Any = None, *args: Any, **kwargs: Any) -> Any:
-            gradients = list(gradients)
-            variables = trainable_variables
-            if variables is None:
-                variables = self.optimizers[name]._trainable_variables
-            self._see(name, gradients, list(variables))
-            if trainable_variables is None:
-                return original(gradients, *args, **kwargs)
-            return original(gradients, trainable_variables, *args, **kwargs)
+    def _shadows(self) -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+        """(object, its method, what makes the method's shadow of it)."""
+        for name, optimizer in self.optimizers.items():
+            keras3 = is_optimizer(optimizer) and flavour_of(optimizer) == "keras3"
+            yield optimizer, *(("apply", self._apply(name)) if keras3 else ("apply_gradients", self._pairs(name)))
+            if name in self.changing:
+                inner = getattr(optimizer, "inner_optimizer", optimizer)
+                kind = "keras3" if keras3 else "legacy" if "OptimizerV2" in _names_in_mro(inner) else "keras2"
+                if hasattr(inner, _RULES[kind]):
+                    yield inner, _RULES[kind], self._rule(name, kind)
 
-        def apply_gradients(grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
-            pairs = list(grads_and_vars)
-            self._see(name, [gradient for gradient, _ in pairs], [variable for _, variable in pairs])
-            return original(pairs, *args, **kwargs)
+    def _apply(self, name: str) -> Callable[[Any], Any]:
+        def shadow(original: Any) -> Any:
+            def apply(gradients: Any, trainable_variables: Any = None, *args: Any, **kwargs: Any) -> Any:
+                gradients = list(gradients)
+                variables = trainable_variables
+                if variables is None:
+                    variables = self.optimizers[name]._trainable_variables
+                self._see(name, gradients, list(variables))
+                if trainable_variables is None:
+                    return original(gradients, *args, **kwargs)
+                return original(gradients, trainable_variables, *args, **kwargs)
 
-        shadow: Any = apply if method == "apply" else apply_gradients
-        converted = tf.autograph.experimental.do_not_convert(shadow)
-        converted._tfport_spy = self
-        return converted
+            return apply
+
+        return shadow
+
+    def _pairs(self, name: str) -> Callable[[Any], Any]:
+        def shadow(original: Any) -> Any:
+            def apply_gradients(grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
+                pairs = list(grads_and_vars)
+                self._see(name, [gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+                return original(pairs, *args, **kwargs)
+
+            return apply_gradients
+
+        return shadow
+
+    def _rule(self, name: str, kind: str) -> Callable[[Any], Any]:
+        def shadow(original: Any) -> Any:
+            def rule(*args: Any, **kwargs: Any) -> Any:
+                if kind == "keras3":
+                    gradients, variables = list(args[0]), list(args[1])
+                else:
+                    pairs = list(args[1 if kind == "legacy" else 0])
+                    gradients, variables = [each for each, _ in pairs], [each for _, each in pairs]
+                self._tell(name, gradients, variables, lambda handed: self.ruled.append(handed))
+                return original(*args, **kwargs)
+
+            return rule
+
+        return shadow
 
     def _see(self, name: str, gradients: list[Any], variables: list[Any]) -> None:
         by_key = self.applied.setdefault(name, {})
         for variable in variables:
             by_key.setdefault(key_of(variable), variable)
+        self._tell(name, gradients, variables, lambda handed: self.captured.append(handed))
+
+    def _tell(self, name: str, gradients: list[Any], variables: list[Any], take: Callable[[Handed], None]) -> None:
+        """Has what runs here tell these gradients each time that it runs."""
         dense = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
         given = [gradient is not None for gradient in dense]
 
@@ -522,12 +595,25 @@ class GradientSpy:
             self.ran[name] = None
             if self._collecting:
                 values = iter(arrays)
-                self.captured.append(
-                    Handed(name, tuple(variables), tuple(np.array(next(values)) if each else None for each in given))
-                )
+                take(Handed(name, tuple(variables), tuple(np.array(next(values)) if each else None for each in given)))
 
         present = [gradient for gradient in dense if gradient is not None]
         if tf.executing_eagerly():
             tell(*(gradient.numpy() for gradient in present))
         elif present:
             tf.numpy_function(tell, present, [], stateful=True, name="tfport_gradients")
+
+    def reached(self) -> list[Handed]:
+        """What the optimizers went by since the spy was entered last: what they were handed where they change nothing.
+
+        Where an optimizer keeps what it is handed for a later step, nothing but what has no gradient is left.
+        """
+        found = []
+        for handed in self.captured:
+            if handed.optimizer not in self.changing:
+                found.append(handed)
+                continue
+            none = [each for each, gradient in zip(handed.variables, handed.gradients, strict=True) if gradient is None]
+            if none:
+                found.append(Handed(handed.optimizer, tuple(none), (None,) * len(none)))
+        return [*found, *self.ruled]

@@ -4,8 +4,8 @@ The step runs as its user wrote it: eagerly, or as the graph of its tf.function.
 traced once more for the Program, since only what is traced while draws are fed is fed; the user's own traces stay as
 they were. What looks at a step (`loss`, `gradients`) runs that same trace, update and all, and puts everything back.
 
-* Gradients are what an optimizer is handed at its first update in the phase; without an optimizer, what
-  `GradientTape.gradient` returned first for a variable.
+* Gradients are what an optimizer goes by at its first update in the phase; without an optimizer, what
+  `GradientTape.gradient` returned for a variable, which is what derivatives are in any case.
 * The loss is the sum of the targets whose gradients for variables of the Program are asked at a GradientTape, each
   target once.
 """
@@ -27,7 +27,6 @@ from tfport.adapters.func_graphs import Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
     KerasOptimizer,
-    flavour_of,
     is_optimizer,
     key_of,
     native,
@@ -229,7 +228,11 @@ class _Spy(GradientSpy):
         self.names = names
         self.losses: list[float] = []
         self.asked: dict[str, Array | None] = {}
-        """Variable -> what a tape returned first for it."""
+        """Variable -> what the tapes returned for it, added up."""
+        self.plain = True
+        """Whether every optimizer was handed what a tape returned, and goes by that."""
+        self._returned: dict[int, Any] = {}
+        """What tapes returned in this trace, which keeps it, and its ids."""
         self.targets: list[Any] = []
         """Targets of one trace, as tensors."""
         self._targeted: set[int] = set()
@@ -242,27 +245,25 @@ class _Spy(GradientSpy):
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Shadows optimizers, and the method of GradientTape."""
-        shadowed: list[tuple[Any, str, Any]] = []
         original = _tape().gradient
-        self._targeted, self.targets = set(), []
-        try:
-            for name, optimizer in self.optimizers.items():
-                keras3 = is_optimizer(optimizer) and flavour_of(optimizer) == "keras3"
-                method = "apply" if keras3 else "apply_gradients"
-                shadowed.append((optimizer, method, vars(optimizer).get(method)))
-                inner = getattr(optimizer, method)
-                if isinstance(self.rules[name], V1Optimizer):
-                    inner = self._counted(self.rules[name], inner)
-                vars(optimizer)[method] = _unconverted(self._shadow(name, inner, method))
+        self._targeted, self.targets, self._returned = set(), [], {}
+        with super().watching():
             _tape().gradient = _unconverted(self._gradient(original))
-            yield
-        finally:
-            _tape().gradient = original
-            for optimizer, method, before in reversed(shadowed):
-                if before is None:
-                    vars(optimizer).pop(method, None)
-                else:
-                    vars(optimizer)[method] = before
+            try:
+                yield
+            finally:
+                _tape().gradient = original
+
+    def _pairs(self, name: str) -> Callable[[Any], Any]:
+        rule = self.rules[name]
+        shadow = super()._pairs(name)
+        return (lambda original: shadow(self._counted(rule, original))) if isinstance(rule, V1Optimizer) else shadow
+
+    def _see(self, name: str, gradients: list[Any], variables: list[Any]) -> None:
+        given = [each for each in gradients if each is not None]
+        if name in self.changing or any(id(each) not in self._returned for each in given):
+            self.plain = False
+        super()._see(name, gradients, variables)
 
     @staticmethod
     def _counted(rule: Any, original: Any) -> Any:
@@ -294,6 +295,7 @@ class _Spy(GradientSpy):
             self.targets += targets  # which keeps them, and their ids
             self._see_loss([tf.convert_to_tensor(e) if w is None else e * w for e, w in fresh])
             values = tf.nest.flatten(found)
+            self._returned |= {id(each): each for each in values}
             self._see_asked([(n, v) for n, v in zip(flat, values, strict=False) if n is not None])
             return found
 
@@ -310,16 +312,14 @@ class _Spy(GradientSpy):
             tf.numpy_function(tell, list(targets), [], stateful=True, name="tfport_loss")
 
     def _see_asked(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        """Only where there is no optimizer: else it is told what it is handed."""
-        if self.optimizers:
-            return
         present = [(name, tf.convert_to_tensor(value)) for name, value in pairs if value is not None]
 
         def tell(*arrays: Array) -> None:
             if self._collecting:
                 values = {name: np.array(each) for (name, _), each in zip(present, arrays, strict=True)}
                 for name, _ in pairs:
-                    self.asked.setdefault(name, values.get(name))
+                    before, more = self.asked.get(name), values.get(name)
+                    self.asked[name] = before if more is None else more if before is None else before + more
 
         if tf.executing_eagerly():
             tell(*(each.numpy() for _, each in present))
@@ -968,24 +968,33 @@ class ModuleProgram(Program):
         return sum(found[1:], found[0])
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
-        """What each optimizer is handed first in the phase."""
+        """What each optimizer goes by first in the phase."""
         spy = self._watched(phase, batch)
         found: dict[str, Array | None] = {}
         told: set[str] = set()
-        for handed in spy.captured:
-            if handed.optimizer in told:
-                continue
-            told.add(handed.optimizer)
+        for handed in spy.reached():
+            again = handed.optimizer in told
             for variable, gradient in zip(handed.variables, handed.gradients, strict=True):
-                if key_of(variable) in self.names:
+                if key_of(variable) in self.names and not (again and gradient is not None):
                     found.setdefault(self.names[key_of(variable)], gradient)
-        found = found or dict(spy.asked)
-        if not found:
-            raise NotImplementedError(
-                f"the phase {phase!r} hands nothing to an optimizer and asks no GradientTape for gradients of the "
-                "modules' variables: its gradients cannot be told."
-            )
+            told |= {handed.optimizer} if any(each is not None for each in handed.gradients) else set()
+        if not spy.captured:
+            found = dict(spy.asked)
+            if not found:
+                raise NotImplementedError(
+                    f"the phase {phase!r} hands nothing to an optimizer and asks no GradientTape for gradients of the "
+                    "modules' variables: its gradients cannot be told."
+                )
         return {name: found[name] for name in self._named if name in found}
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """What the phase's tapes return for the modules' variables, added up."""
+        spy = self._watched(phase, batch)
+        if spy.captured and spy.plain:
+            return None
+        if not spy.asked:
+            raise NotImplementedError(_no_tape(phase))
+        return {name: spy.asked[name] for name in self._named if name in spy.asked}
 
     # --- Training -----------------------------------------------------------------------------------------------------
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from tfport.adapters import tf1_float64
-from tfport.adapters.tf1_apply_ops import Optimizer, group, updates_among
+from tfport.adapters.tf1_apply_ops import Optimizer, Update, group, updates_among
 from tfport.adapters.tf1_calls import Calls
 from tfport.adapters.tf1_finding import Finding, Given, Phase
 from tfport.adapters.tf1_graph_draws import draws
@@ -363,13 +363,31 @@ class GraphProgram(Program):
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
         """The tensors that the phase's optimizers take; rows of a sparse one are added up."""
+        return self._read_gradients(phase, batch, [each.gradient for each in self._updates(phase)])
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """What tf.gradients gave, as far as it is plain which tensor of its becomes an update's."""
+        updates = self._updates(phase)
+        found = [self.reading.derivative(each.gradient, each.indices is not None) for each in updates]
+        if all(tensor is each.gradient for tensor, each in zip(found, updates, strict=True)):
+            return None
+        return self._read_gradients(phase, batch, found)
+
+    def _updates(self, phase: str) -> list[Update]:
         updates = self._phase(phase).updates
         if not updates:
             raise NotImplementedError(f"phase {phase!r} has no optimizer's op to read gradients off")
-        fetches = [tensor for each in updates for tensor in (each.gradient, each.indices) if tensor is not None]
+        return updates
+
+    def _read_gradients(self, phase: str, batch: Batch, tensors: list[Any]) -> dict[str, Array | None]:
+        """The values of one tensor an update, None where there is none to read."""
+        pairs = [pair for pair in zip(self._updates(phase), tensors, strict=True) if pair[1] is not None]
+        if not pairs:
+            return {}
+        fetches = [tensor for each, own in pairs for tensor in (own, each.indices) if tensor is not None]
         values = iter(self.calls.run(fetches, batch, True, self.draws, phase=phase))
         gradients: dict[str, Array | None] = {}
-        for each in updates:
+        for each, _ in pairs:
             value = np.asarray(next(values))
             if each.indices is not None:
                 rows = np.asarray(next(values))

@@ -276,6 +276,44 @@ class Reading:
                 pending += [each.op for each in op.inputs]
         return found
 
+    def derivative(self, tensor: Any, sparse: bool) -> Any:
+        """The tensor of tf.gradients' own that becomes `tensor` when it is clipped, scaled and the like.
+
+        Args:
+          tensor: what an optimizer's op takes.
+          sparse: whether it is rows of a gradient.
+
+        Returns:
+          None where none is plain: sums of several, rows that were clipped before they were added up.
+        """
+        seen: set[Any] = set()
+        nearest: dict[Any, Any] = {}
+        pending = [(tensor, tensor)]
+        while pending and not nearest:
+            further = []
+            for here, rows in pending:
+                if self.scope_of(here.op) is not None:
+                    nearest[here.ref()] = rows
+                elif here.ref() not in seen:
+                    seen.add(here.ref())
+                    summed = sparse and here.op.type == "UnsortedSegmentSum"
+                    if summed and self.scope_of(here.op.inputs[0].op) is None:
+                        return None
+                    further += [
+                        (each, here if summed else each)
+                        for each in (here.op.inputs[:1] if summed else here.op.inputs)
+                        if each.dtype.is_floating
+                        and each.op.type not in ABOUT_SHAPES
+                        and self._alike(each, tensor)
+                        and self.gradients_behind(each)
+                    ]
+            pending = further
+        return next(iter(nearest.values())) if len(nearest) == 1 and not pending else None
+
+    @staticmethod
+    def _alike(one: Any, other: Any) -> bool:
+        return one.shape.rank == other.shape.rank and bool(one.shape.is_compatible_with(other.shape))
+
     def differentiated(self, gradients: Sequence[Any]) -> list[Any]:
         """The tensors that `gradients` are the gradients of, as far as they can be told: normally one, the loss.
 

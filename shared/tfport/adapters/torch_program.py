@@ -3,9 +3,10 @@
 The step runs as its user wrote it, always: what looks at it (`loss`, `gradients`, `nodes`) runs the whole of it, update
 and all, and puts everything back. So the gradients of a second optimizer in one phase are those that it really sees.
 
-* Gradients are what an optimizer holds at the start of its first update in the phase.
+* Gradients are what an optimizer goes by at its first update in the phase: what it holds at its start, turned round
+  where it maximises, and with the weight decay that it adds to it. Derivatives are what `backward` left.
 * The loss is the sum of the tensors on which `backward` is called in the phase, each weighted by what it is called
-  with; without any, the sum of the last targets of `torch.autograd.grad`.
+  with; without any, the sum of the last targets of `torch.autograd.grad`. What is maximised counts negative.
 * Random numbers are taken from the draws below autograd, where every function of torch ends: a dropout is a uniform of
   its mask's shape, kept where uniform >= rate. Numpy's and Python's generators are seeded.
 
@@ -133,6 +134,27 @@ class _Rule:
         found = {key: value for key, value in self.templates[variable].items() if key != "step"}
         return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
 
+    @property
+    def plain(self) -> bool:
+        """Whether it goes by the gradient as it is."""
+        group = self.groups[0]
+        return type(self.owner) not in _ALGORITHMS or not (group.get("maximize") or self._added_decay)
+
+    @property
+    def _added_decay(self) -> float:
+        group = self.groups[0]
+        apart = isinstance(self.owner, torch.optim.AdamW) or group.get("decoupled_weight_decay")
+        return 0.0 if apart else float(group.get("weight_decay") or 0.0)
+
+    @torch.no_grad()
+    def goes_by(self, parameter: Any) -> Any:
+        """A parameter's gradient as the update takes it: turned round, with the weight decay that is added to it."""
+        gradient = parameter.grad
+        if self.plain:
+            return gradient
+        gradient = -gradient if self.groups[0].get("maximize") else gradient
+        return gradient.add(parameter, alpha=self._added_decay) if self._added_decay else gradient
+
     def info(self, count: int) -> OptimizerInfo:
         """Algorithm and numbers, read off the first group; that of the others are the same."""
         group = self.groups[0]
@@ -176,8 +198,6 @@ def _algorithm(
         decay = numbers.pop("weight_decay")
         if decay:
             numbers["l2"] = decay
-    if group.get("maximize"):
-        algorithm += ", maximising"
     return algorithm, numbers
 
 
@@ -454,10 +474,18 @@ class _Watch:
     asked: list[Any] = field(default_factory=list)
     """Targets of the last torch.autograd.grad."""
     gradients: dict[str, Array | None] = field(default_factory=dict)
+    derivatives: dict[str, Array] = field(default_factory=dict)
+    """What the last `backward` before the first update left."""
+    untouched: bool = True
+    """Whether every optimizer goes by just that."""
+    maximised: list[bool] = field(default_factory=list)
+    """Of each optimizer that made an update, whether it maximises."""
     stepped: list[str] = field(default_factory=list)
     recorder: _Recorder | None = None
     keep: bool = False
     """Whether gradients and losses are read off; a plain run of a phase needs them not."""
+    _left: dict[int, int] = field(default_factory=dict)
+    """A gradient's id -> how often it had been written to when `backward` left it."""
     _path: list[str] = field(default_factory=list)
     _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
 
@@ -519,7 +547,10 @@ class _Watch:
             _BACKWARD(tensors, weights, *args, **kwargs)
             if self.keep and not self.stepped:
                 held = ((name, place.tensor.grad) for name, place in self.program.places.items() if place.parameter)
-                self.gradients = {name: _dense(grad) for name, grad in held if grad is not None}
+                given = {name: grad for name, grad in held if grad is not None}
+                self.derivatives = {name: _dense(grad) for name, grad in given.items()}
+                self.gradients = dict(self.derivatives)
+                self._left = {id(grad): grad._version for grad in given.values()}
 
     def grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Stands in for torch.autograd.grad."""
@@ -543,7 +574,12 @@ class _Watch:
     def loss(self) -> float | None:
         """The objective, where it was found."""
         found = self.losses or [_weighted(each, None) for each in self.asked]
-        return sum(found[1:], found[0]) if found else None
+        return self.sign * sum(found[1:], found[0]) if found else None
+
+    @property
+    def sign(self) -> float:
+        """-1 where what is differentiated is maximised by every optimizer."""
+        return -1.0 if self.maximised and all(self.maximised) else 1.0
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """An optimizer begins an update."""
@@ -583,10 +619,14 @@ class _Watch:
         if not self.stepped:
             self.gradients = {}
         self.stepped += [rule.name for rule in rules]
+        self.maximised += [bool(rule.groups[0].get("maximize")) for rule in rules]
         if self.keep:
             for rule in rules:
                 for name, parameter in rule.held.items():
-                    self.gradients.setdefault(name, None if parameter.grad is None else _dense(parameter.grad))
+                    grad = parameter.grad
+                    self.gradients.setdefault(name, None if grad is None else _dense(rule.goes_by(parameter)))
+                    plain = rule.plain and (grad is None or self._left.get(id(grad)) == grad._version)
+                    self.untouched = self.untouched and plain
 
     def after_step(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         """An optimizer has made an update."""
@@ -1160,6 +1200,18 @@ class TorchProgram(Program):
                 "be told."
             )
         return {name: watch.gradients[name] for name in self.places if name in watch.gradients}
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """What `backward` leaves before the first update in the phase."""
+        tensors = self._tensors(batch)
+        with self._put_back(), self._watching(phase, keep=True) as watch:
+            self._run(watch, tensors)
+        if watch.stepped and watch.untouched and watch.derivatives:
+            return None
+        if not watch.derivatives:
+            raise NotImplementedError(_no_loss(phase))
+        sign = np.float32(watch.sign)
+        return {name: sign * watch.derivatives[name] for name in self.places if name in watch.derivatives}
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """One call of the user's function."""

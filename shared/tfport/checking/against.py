@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import losses, resume
+from tfport.checking import explained, losses, resume
 from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter, compare_reports, compare_stills, paired
 from tfport.checking.observe import Still, observe
@@ -60,6 +60,8 @@ class Opponent:
         self.movements: list[Movement] = []
         self.unasked: list[str] = []
         self.curves: dict[str, list[float]] = {}
+        self.silent: frozenset[str] = frozenset()
+        """Reports that the first pass found to differ where the updates do not."""
         self._initial_values: dict[str, Array] | None = None
 
     def held_against(
@@ -112,7 +114,11 @@ class Opponent:
                 meter.unstable |= mine.unstable
                 stills.append(mine)
             meter.losses = losses.paired(record.stills, stills, pairing.shared_phases, precision)
-            for still, mine in zip(record.stills, stills, strict=True):
+            both = list(zip(record.stills, stills, strict=True))
+            if first_time:
+                self.silent = explained.silent_reports(meter.losses, both, pairing.shared_phases)
+            meter.silent = self.silent
+            for still, mine in both:
                 compare_stills(meter, still, mine, pairing.shared_phases, pairing.outputs, owners)
             if "resume" in session.order.measured:
                 _unfed(meter, record)
@@ -132,7 +138,7 @@ class Opponent:
 
     def _structure(self, meter: Meter, record: Record, side: Side, pairing: Pairing) -> None:
         rung = meter.pair.rung("structure")
-        left, right, notes = _alike_hyperparameters(record.optimizers, side.optimizers())
+        left, right, notes, meter.one_sided = explained.alike(record.optimizers, side.optimizers())
         rung.notes += notes
         missing = set(pairing.unmatched_legacy)
         mine = side.state().arrays
@@ -256,32 +262,6 @@ def _by_hand(left: Sequence[OptimizerInfo], right: Sequence[OptimizerInfo]) -> t
 def _belongs(name: str, variables: set[str]) -> bool:
     parts = name.split("/", 3)
     return name in variables or (name.startswith("optimizer/") and len(parts) == 4 and parts[3] in variables)
-
-
-def _alike_hyperparameters(
-    left: Sequence[OptimizerInfo], right: Sequence[OptimizerInfo]
-) -> tuple[tuple[OptimizerInfo, ...], tuple[OptimizerInfo, ...], list[str]]:
-    """Both sides' optimizers with the numbers that both can have: what one lacks and is 0 on the other is 0."""
-    notes = []
-    by_name = {each.name: each for each in right}
-    one = {each.name: dict(each.hyperparameters) for each in left}
-    other = {each.name: dict(each.hyperparameters) for each in right}
-    for name in one.keys() & other.keys():
-        for number in sorted(one[name].keys() ^ other[name].keys()):
-            has, lacks = (one, other) if number in one[name] else (other, one)
-            if number == "learning_rate":
-                del has[name][number]
-                notes.append(
-                    f"the {name} optimizer's learning rate is fed or unknown on one side: rung 6 holds what it does"
-                )
-            elif has[name][number] == 0:
-                lacks[name][number] = 0.0
-    del by_name
-    return (
-        tuple(OptimizerInfo(each.name, each.algorithm, one[each.name]) for each in left),
-        tuple(OptimizerInfo(each.name, each.algorithm, other[each.name]) for each in right),
-        notes,
-    )
 
 
 def _owners(record: Record) -> dict[str, str]:

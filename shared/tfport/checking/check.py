@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import factories, location, losses, resume
+from tfport.checking import explained, factories, location, losses, resume
 from tfport.checking.against import Opponent
 from tfport.checking.bounds import Sample
 from tfport.checking.envelope import spanned
@@ -140,11 +140,15 @@ class _Check:
                 looked.append((wide, wide_stills, True))
                 rounding_by = "float64"
                 asked = double if order.precision == "float64" else first
+        record, modern, _ = looked[-1]
+        both = list(zip(record.stills, modern, strict=True))
+        explained.take_down(first.pair.rung("structure"), first.one_sided, both, self.pairing.shared_phases)
         pair = self._judged(asked, first, double, single, enveloped)
         small = _constants_alone(pair, first, double) if double is not None else {}
         if small:
             pair = self._second_opinion(pair, asked, first, single, small)
             rounding_by = "envelope" if pair.verdict.equal else rounding_by
+        pair = self._explained(pair, asked, first, double, both)
         why = resume.explained(session, single, pair, first)
         if why:
             told = [
@@ -200,6 +204,27 @@ class _Check:
             "rounds to float32; in float32 it lies inside the envelope"
         )
         return assembled(asked.pair, [held.get(rung.rung, rung) for rung in pair.rungs])
+
+    def _explained(
+        self, pair: PairResult, asked: Meter, first: Meter, double: Meter | None, both: explained.Stills
+    ) -> PairResult:
+        """The pair without rungs 4 and 5 where what differs there is made up for before the update; notes instead."""
+        failing: dict[str, set[str]] = {}
+        for name in ("loss", "gradient"):
+            single, wide = first.pair.rung(name), double.pair.rung(name) if double is not None else None
+            beyond = set(excess(single, wide)[0]) if wide is not None else first.beyond.get(name, set())
+            failing[name] = set() if single.faults or (wide is not None and wide.faults) else beyond
+        phases = self.pairing.shared_phases
+        nothing = explained.deciding_nothing(pair, failing, both, phases, first.losses)
+        self.session.notes[:0] = nothing.values()
+        rungs = []
+        for rung in pair.rungs:
+            if rung.rung == "gradient" and rung.verdict.equal:
+                notes = explained.gradient_notes(both, phases)
+                rung = dataclasses.replace(rung, findings=(*rung.findings, *notes))
+            if rung.rung not in nothing:
+                rungs.append(rung)
+        return assembled(asked.pair, rungs)
 
     def _report(
         self,

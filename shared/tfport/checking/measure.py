@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.checking.explained import OneSided
 from tfport.checking.losses import REPORT_BOUND, Losses
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
@@ -99,6 +100,12 @@ class Meter:
     """Rung -> the first difference that is no larger than a rounded constant leaves; float64 only."""
     losses: Losses = field(default_factory=Losses)
     """How what both sides report belongs to what they minimise."""
+    silent: frozenset[str] = frozenset()
+    """Reports that are compared on rung 4 alone."""
+    one_sided: list[OneSided] = field(default_factory=list)
+    """Numbers that one side's optimizers alone have."""
+    beyond: dict[str, set[str]] = field(default_factory=dict)
+    """Rung -> the tensors that differ by more than is forgiven in this pass."""
     sampled: set[str] | None = None
     """The tensors that --sample kept; None where it kept all."""
     skipped: set[str] = field(default_factory=set)
@@ -146,6 +153,8 @@ class Meter:
             allowed = self._forgiven(key, left, right, phase, allowed, before, least)
         found = measured.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision, least)
         self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
+        if not found.same_bits and not found.relative <= allowed:
+            self.beyond.setdefault(rung, set()).add(tensor)
 
     def _scale(self, key: Key, left: Array, right: Array, before: Array | None) -> float:
         """The scale on which a difference is measured at least.
@@ -321,6 +330,8 @@ def compare_reports(
     for name in legacy:
         if name in modern:
             tensor = name if phase is None or "/" in name else f"{phase}/{name}"
+            if tensor in meter.silent and rung != "loss":
+                continue
             value = float(modern[name]) * meter.losses.scales.get(tensor, 1.0)
             meter.add(rung, tensor, float(legacy[name]), value, step, phase or name.rpartition("/")[0])
 
@@ -334,6 +345,11 @@ def _gradients(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
             rung.notes.append(note)
         return
     left, right = legacy.gradients[phase], modern.gradients[phase]
+    for role, still in (("legacy", legacy), ("modern", modern)):
+        if not still.gradients[phase] and still.derivatives.get(phase):
+            note = f"phase {phase}: the {role} side applies nothing at step {still.step} and keeps it for later"
+            rung.notes += [note] if note not in rung.notes else []
+            return
     for name in left:
         if name in right:
             meter.add("gradient", f"{phase}/{name}", left[name], right[name], legacy.step, phase, name)

@@ -72,7 +72,11 @@ class Still:
     objectives: dict[str, float] = field(default_factory=dict)
     """Phase -> its loss, computed; missing where the code gives no way to tell."""
     gradients: dict[str, Kept] = field(default_factory=dict)
-    """Phase -> gradients; missing where the code gives no way to tell."""
+    """Phase -> what is applied; missing where the code gives no way to tell."""
+    derivatives: dict[str, Kept] = field(default_factory=dict)
+    """Phase -> what the objective's derivatives are; missing where the code gives no way to tell."""
+    untouched: set[str] = field(default_factory=set)
+    """The phases whose code plainly applies the derivatives as they are."""
     without: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Phase -> the variables for which the code gives None."""
     reports: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -136,7 +140,13 @@ def observe(
         except NotImplementedError:
             continue
         still.without[phase] = tuple(name for name, value in gradients.items() if value is None)
-        still.gradients[phase] = store.keep({name: value for name, value in gradients.items() if value is not None})
+        still.gradients[phase] = store.keep(_given(gradients))
+        with contextlib.suppress(NotImplementedError):
+            derivatives = side.derivatives(phase, batch)
+            still.derivatives[phase] = (
+                still.gradients[phase] if derivatives is None else store.keep(_given(derivatives))
+            )
+            still.untouched |= {phase} if derivatives is None else set()
     changed = store.keep(side.state().arrays).changed(still.state)
     if changed:
         still.faults.append(f"looking at outputs and gradients changed {changed[0]}")
@@ -170,6 +180,10 @@ def _standing(before: Sequence[OptimizerInfo], after: Sequence[OptimizerInfo]) -
         )
         for each in before
     )
+
+
+def _given(gradients: Mapping[str, Array | None]) -> dict[str, Array]:
+    return {name: value for name, value in gradients.items() if value is not None}
 
 
 def outputs_of(side: Side, batch: Batch, training: bool) -> dict[str, Array]:

@@ -190,7 +190,18 @@ class RemoteProgram(OtherProcess, Program):
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
         """In the other process."""
-        answer = self._answered("gradients", batch, {"phase": phase})
+        found = self._gradients("gradients", phase, batch)
+        assert found is not None
+        return found
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """In the other process."""
+        return self._gradients("derivatives", phase, batch)
+
+    def _gradients(self, method: str, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        answer = self._answered(method, batch, {"phase": phase})
+        if answer["value"] is None:
+            return None
         values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
         return {name: values.get(name) for name in answer["value"]}
 
@@ -218,6 +229,7 @@ _DOING = {
     "nodes": "computing its outputs or its loss",
     "loss": "computing its loss",
     "gradients": "computing its gradients",
+    "derivatives": "computing its gradients",
     "run_phase": "a training step",
     "step": "a training step",
     "drawn": "a training step",
@@ -330,8 +342,10 @@ class _Server:
                 for each in nodes
             ]
             return {**self._file({str(number): each.value for number, each in enumerate(nodes)}), "value": told}
-        if method == "gradients":
-            found = program.gradients(arguments["phase"], batch)
+        if method in ("gradients", "derivatives"):
+            found = getattr(program, method)(arguments["phase"], batch)
+            if found is None:
+                return {"value": None}
             held = {name: value for name, value in found.items() if value is not None}
             return {**self._file(held), "value": list(found)}
         if method == "forward":

@@ -153,7 +153,15 @@ class _Renamed(Program):
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
         """Under the first build's names."""
-        return {self._variables.get(name, name): value for name, value in self._program.gradients(phase, batch).items()}
+        return self._under_first(self._program.gradients(phase, batch))
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """Under the first build's names."""
+        found = self._program.derivatives(phase, batch)
+        return None if found is None else self._under_first(found)
+
+    def _under_first(self, gradients: Mapping[str, Array | None]) -> dict[str, Array | None]:
+        return {self._variables.get(name, name): value for name, value in gradients.items()}
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """The present build's."""

@@ -235,9 +235,17 @@ class Side:
         return self.program.loss(self.own_phase(phase), self.feed(batch))
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
-        """What the phase hands to its optimizer, in the shared layout."""
+        """What the phase's optimizer goes by, in the shared layout."""
+        return self._laid_back(self.program.gradients(self.own_phase(phase), self.feed(batch)))
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        """The derivatives of the objective, in the shared layout; None where they are the gradients."""
+        found = self.program.derivatives(self.own_phase(phase), self.feed(batch))
+        return None if found is None else self._laid_back(found)
+
+    def _laid_back(self, gradients: Mapping[str, Array | None]) -> dict[str, Array | None]:
         found: dict[str, Array | None] = {}
-        for own, gradient in self.program.gradients(self.own_phase(phase), self.feed(batch)).items():
+        for own, gradient in gradients.items():
             pair = self.names.variables.get(own)
             back = gradient is not None and pair is not None and self.role != "legacy"
             found[self._shared_variable(own)] = laid_back(gradient, pair) if back else gradient  # type: ignore[arg-type]
