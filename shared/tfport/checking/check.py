@@ -263,7 +263,7 @@ class _Check:
                 *(("modern", contract) for contract in opponent.unasked),
             ),
             location=place,
-            tolerance=_tolerance(asked),
+            tolerance=_tolerance(asked, pair),
             left_out=tuple(session.left_out),
             notes=tuple(dict.fromkeys([*session.notes, *single.notes, *opponent.notes])),
             curves={"legacy": _losses(single.trajectory), "modern": opponent.curves},
@@ -483,6 +483,7 @@ def _losses(trajectory: Trajectory) -> dict[str, list[float]]:
     return found
 
 
-def _tolerance(meter: Meter) -> float | None:
-    largest = max(meter.largest.values(), default=0.0)
+def _tolerance(meter: Meter, pair: PairResult) -> float | None:
+    judged = {rung.rung for rung in pair.rungs}
+    largest = max((relative for (rung, *_), relative in meter.largest.items() if rung in judged), default=0.0)
     return float(largest) if np.isfinite(largest) else None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking.losses import REPORT_BOUND, Losses, agrees
+from tfport.checking.losses import REPORT_BOUND, Losses, agrees, factor_text
 from tfport.checking.observe import Still
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import PairResult, RungResult, Verdict
@@ -183,10 +183,14 @@ def deciding_nothing(
     apart = _phases_of(rungs.get("loss"), failing["loss"], phases) if settled and failing["loss"] <= known else []
     if apart and all(_brought_back(stills, phase, "gradient" in found) for phase in apart):
         one, other = (side.objectives.get(apart[0], float("nan")) for side in stills[0])
-        found["loss"] = (
-            f"rung 4 decides nothing: in phase {' and '.join(apart)} the objectives differ ({one:.6g} against "
-            f"{other:.6g}) and so do their derivatives, and the updates agree. One side puts in its loss what the "
-            "other does on the way to the update (weight decay, loss scaling, averaging)"
+        factors = [factor_text(phase, losses.objectives[phase]) for phase in apart if phase in losses.objectives]
+        found["loss"] = ". ".join(
+            [
+                f"rung 4 decides nothing: in phase {' and '.join(apart)} the objectives differ ({one:.6g} against "
+                f"{other:.6g}) and so do their derivatives, and the updates agree. One side puts in its loss what the "
+                "other does on the way to the update (weight decay, loss scaling, averaging)",
+                *factors,
+            ]
         )
     return found
 

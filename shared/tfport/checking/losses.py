@@ -163,5 +163,17 @@ def told(phase: str, name: str, factor: float) -> str:
     if factor == -1.0:
         return f"{what} that phase {phase} reports is maximised: what is minimised is its negative"
     if factor < 0:
-        return f"{what} that phase {phase} reports is {factor:.6g} times its objective: it is maximised"
-    return f"{what} that phase {phase} reports is {factor:.6g} times its objective"
+        return f"{what} that phase {phase} reports is {times(factor)} its objective: it is maximised"
+    return f"{what} that phase {phase} reports is {times(factor)} its objective"
+
+
+def factor_text(phase: str, factor: float) -> str:
+    """What is said where one side minimises a multiple of what the other minimises."""
+    text = f"phase {phase}: the port's objective is {times(factor)} the original's"
+    return f"{text}: one minimises what the other maximises" if factor < 0 else text
+
+
+def times(factor: float) -> str:
+    """ "784 times", "1/784 times"."""
+    below = round(1 / factor)
+    return f"1/{below} times" if abs(below) > 10 and abs(below * factor - 1) < 1e-9 else f"{factor:.6g} times"

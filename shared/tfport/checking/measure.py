@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfport.checking.explained import OneSided
-from tfport.checking.losses import REPORT_BOUND, Losses
+from tfport.checking.losses import REPORT_BOUND, Losses, factor_text
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
 from tfport.equivalence.distance import distance
@@ -315,12 +315,6 @@ def _loss(meter: Meter, legacy: Still, modern: Still, phase: str) -> None:
             rung.fault(
                 f"{role}: phase {phase} reports a loss of {reported:.7g}, and the loss is {objective:.7g} at that state"
             )
-
-
-def factor_text(phase: str, factor: float) -> str:
-    """What is said where one side minimises a multiple of what the other minimises."""
-    text = f"phase {phase}: the port's objective is {factor:.6g} times the original's"
-    return f"{text}: one minimises what the other maximises" if factor < 0 else text
 
 
 def compare_reports(

@@ -327,9 +327,9 @@ def test_hyperparameters_are_compared_as_float32() -> None:
 def test_a_number_that_one_side_lacks_is_zero_or_not_comparable() -> None:
     plan, numbers = trained_by("sgd"), fake.SGD[2]
     assert checked(fake.factory(plan), fake.factory(plan, numbers_told={**numbers, "weight_decay": 0.0})).equal
-    report = checked(fake.factory(plan, numbers_told={**numbers, "weight_decay": 0.1}), fake.factory(plan))
+    report = checked(fake.factory(plan, numbers_told={**numbers, "beta": 0.1}), fake.factory(plan))
     assert failing(report) == {"structure": "not_comparable"}
-    assert "weight_decay is known on one side only" in told(report, "structure")
+    assert "beta is known on one side only" in told(report, "structure")
 
 
 def test_a_rate_that_one_side_does_not_tell_is_left_to_rung_6() -> None:
