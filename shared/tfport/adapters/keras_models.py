@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfport.adapters import steps
 from tfport.adapters.func_graphs import Found, Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
@@ -40,6 +41,8 @@ from tfport.state import State, iterations_name, slot_name
 from tfport.subject import OptimizerInfo, VariableInfo
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
+_OUTSIDE = ("tensorflow", "keras", "tf_keras", "numpy", "tfport")
+"""Packages whose functions and objects are not looked into."""
 _COUNTERS = ("_train_counter", "_test_counter", "_predict_counter")
 _LABELS = {"keras3": "Keras 3", "keras2": "tf_keras"}
 
@@ -123,11 +126,19 @@ class KerasProgram(Program):
 
     # --- Getting ready ------------------------------------------------------------------------------------------------
     def _find_optimizers(self) -> None:
-        """Every optimizer of the compiled models, each once, by the name of the model that has it first."""
+        """Every optimizer of the models, each once, by the name of the model that has it first.
+
+        A model with a step of its own may hold them anywhere: as attributes, in lists and dicts, in what its step
+        reaches, in models within it.
+        """
         seen: set[int] = set()
         for name, model in self.models.items():
             given = {"optimizer": getattr(model, "optimizer", None)}
-            given |= {attribute: value for attribute, value in vars(model).items() if attribute not in ("_optimizer",)}
+            if not _keras_step(model):
+                reached = steps.reachable([model.train_step], is_optimizer, _OUTSIDE)
+                given |= {label: each for label, each in reached.items() if label != "optimizer"}
+                inner = [each for each in model._flatten_layers() if getattr(each, "optimizer", None) is not None]
+                given |= {f"{each.name}.optimizer": each.optimizer for each in inner if each is not model}
             for attribute, value in given.items():
                 if value is None or not is_optimizer(value) or id(value) in seen:
                     continue
@@ -228,11 +239,13 @@ class KerasProgram(Program):
                 self._settled = True
 
     def _drop_unused(self) -> None:
-        """Leaves out optimizers that a model of its own step was compiled with and never applies."""
-        for model in self.models.values():
-            own = [each for each in self._optimizers.values() if each.outer is getattr(model, "optimizer", None)]
-            if not _keras_step(model):
-                self._unused |= {each.name for each in own if each.name not in self._spy.applied and not each.built}
+        """Leaves out optimizers that no phase applies."""
+        for name, each in self._optimizers.items():
+            if name not in self._spy.applied and not each.built:
+                self._unused.add(name)
+                self._remarks.append(
+                    f"the optimizer {name} ({type(each.outer).__name__}) is used by no phase, and is left out"
+                )
 
     def _live(self) -> dict[str, KerasOptimizer]:
         return {name: each for name, each in self._optimizers.items() if name not in self._unused}
@@ -488,6 +501,11 @@ class KerasProgram(Program):
         if self._spy.ran or phase not in self._phase_optimizers:
             self._phase_optimizers[phase] = tuple(name for name in self._optimizers if name in self._spy.ran)
         for name, by_key in self._spy.applied.items():
+            if name in self._unused:
+                raise UserError(
+                    f"the optimizer {name!r} was not used in the first run of the step, and is now: call its "
+                    "build(variables) before the check."
+                )
             self._optimizers[name].saw(by_key.values())
         return value
 

@@ -22,11 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfport import adam
-from tfport.adapters import steps
+from tfport.adapters import first_run, steps
 from tfport.adapters.func_graphs import Traces
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
     KerasOptimizer,
+    flavour_of,
     is_optimizer,
     key_of,
     native,
@@ -36,6 +37,7 @@ from tfport.adapters.keras_optimizers import (
 )
 from tfport.adapters.tf_draws import Interceptor
 from tfport.checking.draws import DrawSource
+from tfport.checking.quoting import said
 from tfport.errors import UserError
 from tfport.program import (
     Array,
@@ -222,8 +224,11 @@ def _write_count(rule: Rule, count: int) -> None:
 class _Spy(GradientSpy):
     """A GradientSpy that sees optimizers of tf.compat.v1.train too, and what is asked of a GradientTape."""
 
-    def __init__(self, rules: Mapping[str, Rule], names: Callable[[], Mapping[int, str]]) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], names: Callable[[], Mapping[int, str]], unused: Mapping[str, Any]
+    ) -> None:
         super().__init__({name: rule.outer for name, rule in rules.items()})
+        self.unused = unused
         self.rules = rules
         self.names = names
         self.losses: list[float] = []
@@ -247,7 +252,7 @@ class _Spy(GradientSpy):
         """Shadows optimizers, and the method of GradientTape."""
         original = _tape().gradient
         self._targeted, self.targets, self._returned = set(), [], {}
-        with super().watching():
+        with super().watching(), first_run.refused(self.unused, "tf_module"):
             _tape().gradient = _unconverted(self._gradient(original))
             try:
                 yield
@@ -339,6 +344,10 @@ class _Found:
     others: dict[int, Any] = field(default_factory=dict)
     """Variables that are no variables of the Program: of metrics and of generators."""
     optimizers: dict[str, Any] = field(default_factory=dict)
+    lent: set[int] = field(default_factory=set)
+    """Ids of optimizers that Keras models were compiled with: the step may use others."""
+    unbuilt: list[Any] = field(default_factory=list)
+    """Layers that have not been called yet."""
     seen: set[int] = field(default_factory=set)
     kept: list[Any] = field(default_factory=list)
 
@@ -354,7 +363,8 @@ class _Found:
         self.kept.append(thing)
         if is_optimizer(thing) or is_v1_optimizer(thing):
             name = path.split("/")[-1]
-            self.optimizers.setdefault(path if name in self.optimizers else name, thing)
+            unique = path.replace("/", "_") if name in self.optimizers or name.isdigit() else name
+            self.optimizers[f"{unique}_{len(self.optimizers)}" if unique in self.optimizers else unique] = thing
         elif isinstance(thing, tf.Variable) or _is_keras(thing, "Variable", "KerasVariable"):
             self.add(path, thing)
         elif isinstance(thing, tf.random.Generator):
@@ -362,12 +372,7 @@ class _Found:
         elif _is_keras(thing, "Metric"):
             self.others |= {key_of(each): each for each in thing.variables}
         elif _is_keras(thing, "Layer"):
-            for each in thing.weights:
-                self.add(f"{path}/{_plain_name(each)}", each)
-            known = self.variables.keys() | self.counters.keys()
-            self.others |= {key_of(e): e for e in thing.variables if key_of(e) not in known}
-            if getattr(thing, "optimizer", None) is not None:
-                self.walk(f"{path}/optimizer", thing.optimizer)
+            self.layer(path, thing)
         elif isinstance(thing, Mapping):
             for key, value in list(thing.items()):
                 self.walk(f"{path}/{key}" if path else str(key), value)
@@ -379,11 +384,31 @@ class _Found:
         ):
             self.into(path, thing)
 
+    def layer(self, path: str, thing: Any) -> None:
+        """Looks at a layer or model of Keras; into its attributes where they can be its user's."""
+        if not thing.built:
+            self.unbuilt.append(thing)
+        with contextlib.suppress(ValueError):  # tf_keras, of a model without weights yet
+            for each in thing.weights:
+                self.add(f"{path}/{_plain_name(each)}", each)
+            known = self.variables.keys() | self.counters.keys()
+            self.others |= {key_of(e): e for e in thing.variables if key_of(e) not in known}
+        optimizer = getattr(thing, "optimizer", None)
+        if optimizer is not None and getattr(thing, "compiled", getattr(thing, "_is_compiled", False)):
+            self.lent.add(id(optimizer))
+        if type(thing).__module__.split(".")[0] not in _OUTSIDE or _is_keras(thing, "Model"):
+            tracked = tf.Variable if flavour_of(thing) == "keras2" else ()  # tf_keras's weights are all of the user's
+            for key, value in list(vars(thing).items()):
+                if not isinstance(value, tracked):
+                    self.walk(f"{path}/{key.lstrip('_')}" if path else key.lstrip("_"), value)
+            for each in getattr(thing, "layers", ()):
+                self.walk(f"{path}/{each.name}" if path else each.name, each)
+        self.walk(f"{path}/optimizer", optimizer)
+
     def into(self, path: str, thing: Any) -> None:
         ignored = set(getattr(thing, "_TF_MODULE_IGNORED_PROPERTIES", ())) | {"_obj_reference_counts_dict"}
-        try:
-            attributes = dict(vars(thing))
-        except TypeError:
+        attributes = steps.attributes(thing)
+        if attributes is None:
             return
         if callable(thing) and not isinstance(thing, tf.Module) and hasattr(thing, "__code__"):
             return
@@ -465,6 +490,8 @@ class ModuleProgram(Program):
         self._forward_function = forward
         self._rebuild = rebuild
         self._given_inputs = inputs
+        self._given_optimizers = optimizers
+        self._asked_precision = precision
         self._notes: list[str] = []
         self.draws = DrawSource(seed)
         self._traces = Traces()
@@ -475,11 +502,22 @@ class ModuleProgram(Program):
         self._states: dict[str, Any] = {}
         self._trial = ""
         """What went wrong when the step was tried."""
+        self._unused: dict[str, Any] = {}
+        """Optimizers that a first run of the step did not use."""
+        self._ready = False
+        self._look()
+        if not (self._found.unbuilt or self._found.lent) and self._has_variables():
+            with contextlib.suppress(UserError):  # a first batch may tell more
+                self._settle(self._tried())
 
-        found = _Found()
+    def _look(self) -> None:
+        """Looks for variables and optimizers in the modules, and in what the step reaches."""
+        self._notes = []
+        found = self._found = _Found()
         for name, module in self.modules.items():
             found.walk(name, module)
-        reached = steps.reachable([*functions.values(), *([forward] if forward else [])], _sought, _OUTSIDE)
+        functions = [*self._functions.values(), *([self._forward_function] if self._forward_function else [])]
+        reached = steps.reachable(functions, _sought, _OUTSIDE)
         for name, each in reached.items():
             if is_optimizer(each) or is_v1_optimizer(each):
                 if id(each) not in found.seen:
@@ -490,6 +528,11 @@ class ModuleProgram(Program):
                 found.others |= {key: variable for key, (_, variable) in beside.variables.items()}
                 found.others |= beside.others
                 found.counters = {**beside.counters, **found.counters}
+                found.lent |= beside.lent
+                found.unbuilt += beside.unbuilt
+                for title, optimizer in beside.optimizers.items():
+                    if id(optimizer) not in found.seen:
+                        found.walk(title, optimizer)
                 unknown = [
                     variable
                     for key, (_, variable) in beside.variables.items()
@@ -500,11 +543,18 @@ class ModuleProgram(Program):
                         f"the step reaches variables that are in no module given, and they are left out: "
                         f"{', '.join(_plain_name(variable) for variable in unknown[:3])}"
                     )
+        optimizers = self._given_optimizers
         given = found.optimizers if optimizers is None else dict(optimizers)
+        left_out = {id(each) for each in self._unused.values()}
+        given = {name: each for name, each in given.items() if id(each) not in left_out}
         if optimizers is None and len(given) == 1:
             given = {"optimizer": next(iter(given.values()))}
         if optimizers is None:
             self._notes += [f"found by itself: the optimizer {n} ({type(e).__name__})" for n, e in given.items()]
+        self._notes += [
+            f"the optimizer {name} ({type(each).__name__}) is used by no phase, and is left out"
+            for name, each in self._unused.items()
+        ]
         self._rules: dict[str, Rule] = {}
         for name, each in given.items():
             if is_v1_optimizer(each):
@@ -518,11 +568,6 @@ class ModuleProgram(Program):
                 )
         own = {key_of(each) for rule in self._rules.values() for each in rule.all_variables() if _safe(rule)}
         self._named = _named(found, own)
-        if not any(key_of(each) in found.variables for each in self._named.values()):
-            raise UserError(
-                "tf_module found no floating variable in what it was given; build the modules first (call them once on "
-                "a batch), and give what holds their variables."
-            )
         named = {key_of(each) for each in self._named.values()}
         self._others = {key: each for key, each in found.others.items() if key not in own | named}
         generator = _global_generator()
@@ -530,109 +575,131 @@ class ModuleProgram(Program):
             self._others[key_of(generator.state)] = generator.state
         self._generators = {name: each for name, each in reached.items() if steps.is_generator(each)}
         self.names = {key_of(each): name for name, each in self._named.items()}
-        self._read_precision(precision)
-        self._spies = {phase: _Spy(self._rules, lambda: self.names) for phase in self.phases}
-        self._build_optimizers()
-        self._shape_of = {name: tuple(np.shape(value)) for name, value in self._read().items()}
-
-    def _read_precision(self, asked: str | None) -> None:
-        self.precision = precision_of([_dtype(each).name for each in self._named.values()])
+        self._spies = {phase: _Spy(self._rules, lambda: self.names, self._unused) for phase in self.phases}
+        floating = [each for key, (_, each) in found.variables.items() if key not in own]
+        self.precision = precision_of([_dtype(each).name for each in floating] or [_policy(e) for e in found.unbuilt])
+        asked = self._asked_precision
         if asked is not None and asked != self.precision:
             raise UserError(
                 f"the modules are in {self.precision} and precision={asked!r} was asked for; variables cannot change "
                 f"their dtype: build the modules in {asked} and give those."
             )
+
+    def _has_variables(self) -> bool:
+        return any(key_of(each) in self._found.variables for each in self._named.values())
+
+    def prepare(self, batch: Batch) -> None:
+        """Where layers or optimizers are not built, runs the step once and puts everything back."""
+        if not self._ready:
+            held = self._tried(batch)
+            if self._trial and self._found.unbuilt and not self._has_variables():
+                raise self._lacking()
+            self._look()
+            self._settle(held)
+
+    def _lacking(self) -> UserError:
+        return UserError(
+            "tf_module found no floating variable in what it was given: build the layers first. Call what holds them "
+            "once, on zeros of the right shape (module(tf.zeros([1, 784]))), before tf_module(module, ...)."
+            f"{self._trial}"
+        )
+
+    def _require(self) -> None:
+        """Makes ready what no batch was given for."""
+        if not self._ready:
+            self._settle(self._tried())
+
+    def _settle(self, held: Mapping[int, Sequence[Any]]) -> None:
+        if not self._has_variables():
+            raise self._lacking()
+        self._read_precision()
+        self._build_optimizers(held)
+        self._ready = True
+        self._shape_of = {name: tuple(np.shape(value)) for name, value in self._read().items()}
+
+    def _read_precision(self) -> None:
         if self.precision == "float64":
             for rule in self._rules.values():
                 if isinstance(rule, KerasOptimizer):
                     round_hyperparameters(rule.outer)
         left = sorted({_plain_name(each) for each in self._others.values()})
         if left:
-            self._notes.append(f"left out, and put back where something looks: {', '.join(left[:5])}")
+            self._remark(f"left out, and put back where something looks: {', '.join(left[:5])}")
         if not self._rules:
-            self._notes.append("no optimizer was found: what the step's tapes return is taken for its gradients")
+            self._remark("no optimizer was found: what the step's tapes return is taken for its gradients")
 
     # --- Optimizers' slots --------------------------------------------------------------------------------------------
-    def _build_optimizers(self) -> None:
-        """Makes the slots of optimizers that have made no update yet."""
+    def _build_optimizers(self, held: Mapping[int, Sequence[Any]]) -> None:
+        """Makes the slots of optimizers that have made no update yet.
+
+        Args:
+          held: id of an optimizer -> what a run of the step handed to it.
+        """
         waiting = {name: rule for name, rule in self._rules.items() if not rule.built}
-        if not waiting:
-            return
         floating = [each for each in self._named.values() if np.issubdtype(_dtype(each), np.floating)]
         trainable = [each for each in floating if getattr(each, "trainable", True)]
-        held = self._tried(waiting)
+        chosen: dict[str, Sequence[Any]] = {}
         for name, rule in waiting.items():
-            if held.get(name):
-                rule.build(held[name])
-                continue
-            if len(self._rules) == 1:
-                rule.build(trainable)
+            if held.get(id(rule.outer)):
+                chosen[name] = held[id(rule.outer)]
+            elif len(self._rules) == 1:
+                chosen[name] = trainable
             elif name in self.modules:
                 part = _Found()
                 part.walk(name, self.modules[name])
-                rule.build([each for each in trainable if key_of(each) in part.variables])
+                chosen[name] = [each for each in trainable if key_of(each) in part.variables]
             else:
                 raise UserError(
                     f"the optimizer {name!r} ({type(rule.outer).__name__}) has made no update yet, and which variables "
                     "it gets cannot be told: call its build(variables), give it the name of its module, or give "
-                    "inputs={name: (shape, dtype)} so that the step can be tried"
-                    f"{self._trial or '.'}"
+                    "inputs={name: (shape, dtype)} so that the step can be tried."
+                    f"{self._trial}"
                 )
-        self._rebuilt_from(held)
-
-    def _rebuilt_from(self, held: Mapping[str, Sequence[Any]]) -> None:
-        told = [name for name in self._rules if name in held]
+        for name, variables in chosen.items():
+            self._rules[name].build(variables)
+        told = [name for name, rule in self._rules.items() if held.get(id(rule.outer)) and name in waiting]
         if told:
-            self._notes.append(f"which variables {', '.join(told)} get was found by a run of the step on ones")
+            self._remark(f"which variables {', '.join(told)} get was found by a run of the step")
 
-    def _tried(self, waiting: Mapping[str, Rule]) -> dict[str, list[Any]]:
-        """Optimizer -> what a run of the phases hands to it, where enough is known of the inputs to try one."""
+    def _tried(self, batch: Batch | None = None) -> dict[int, list[Any]]:
+        """Id of an optimizer -> what an eager run of the outputs and the phases hands to it.
+
+        It also builds layers. Without a batch it is run on ones, where enough is known of the inputs.
+        """
+        if batch is None and all(rule.built for rule in self._rules.values()):
+            return {}
         infos = self.inputs()
-        if not infos or any(info.shape is None for info in infos):
-            return {}
-        batch = {
-            info.name: np.ones([2 if size is None else size for size in info.shape or ()], info.dtype or self.precision)
-            for info in infos
-        }
-        found: dict[str, dict[int, Any]] = {name: {} for name in waiting}
-        shadowed: list[tuple[Any, str]] = []
-
-        def swallow(name: str) -> Any:
-            def apply(first: Any, second: Any = None, *_: Any, **__: Any) -> None:
-                pairs = list(first)
-                variables = [each[1] for each in pairs] if second is None else list(second)
-                found[name].update({key_of(each): each for each in variables})
-
-            return _unconverted(apply)
-
+        if batch is None:
+            if not infos or any(info.shape is None for info in infos):
+                return {}
+            batch = {
+                info.name: np.ones([2 if n is None else n for n in info.shape or ()], info.dtype or self.precision)
+                for info in infos
+            }
         try:
-            for name, rule in waiting.items():
-                keras3 = isinstance(rule, KerasOptimizer) and rule.flavour == "keras3"
-                for method in ("apply", "apply_gradients") if keras3 else ("apply_gradients",):
-                    if method in vars(rule.outer):
-                        continue
-                    shadow = swallow(name)
-                    vars(rule.outer)[method] = shadow
-                    shadowed.append((rule.outer, method))
-            with self._put_back(), self._functions_of("tried", ""), self._eagerly():
+            with (
+                first_run.nothing_updated({name: rule.outer for name, rule in self._rules.items()}) as handed,
+                first_run.numbers_kept(self._found.kept),
+                steps.seeded_with(self.draws.seed),
+                self._put_back(),
+                first_run.eagerly(),
+            ):
+                tensors = self._tensors(batch)
+                if self._found.unbuilt:
+                    with contextlib.suppress(UserError):  # there may be no way to say what it computes
+                        self._forward(tensors, False)
                 for phase in self.phases:
-                    self._call(phase, self._tensors(batch))
-        except Exception as error:  # ones may be no input that the code can take: then it is another way's turn
-            self._trial = f"; a run of the step on ones of inputs= stopped with {type(error).__name__}: {error}"
+                    self._call(phase, tensors)
+        except Exception as error:  # the batch may be none that the code can take: then it is another way's turn
+            self._trial = f" A run of the step stopped with {said(error)}"
             return {}
-        finally:
-            for optimizer, method in shadowed:
-                vars(optimizer).pop(method, None)
-        return {name: list(variables.values()) for name, variables in found.items() if variables}
-
-    @contextlib.contextmanager
-    def _eagerly(self) -> Iterator[None]:
-        before = tf.config.functions_run_eagerly()
-        tf.config.run_functions_eagerly(True)
-        try:
-            yield
-        finally:
-            tf.config.run_functions_eagerly(before)
+        rules = dict(self._rules)
+        for name, rule in rules.items():
+            if not handed[name] and (id(rule.outer) in self._found.lent or not rule.built):
+                self._unused[name] = rule.outer
+        if self._unused:
+            self._look()
+        return {id(rules[name].outer): list(each.values()) for name, each in handed.items() if each}
 
     # --- What it is ---------------------------------------------------------------------------------------------------
     def inputs(self) -> tuple[InputInfo, ...]:
@@ -653,6 +720,7 @@ class ModuleProgram(Program):
 
     def variables(self) -> tuple[VariableInfo, ...]:
         """Variables of the modules in the order of creation, counters last."""
+        self._require()
         held = {
             name: {key_of(each) for each in rule.held(list(self._named.values()))} for name, rule in self._rules.items()
         }
@@ -670,12 +738,14 @@ class ModuleProgram(Program):
 
     def optimizers(self) -> tuple[OptimizerInfo, ...]:
         """Read off the optimizers; a step without one has an algorithm called "none"."""
+        self._require()
         if not self._rules:
             return (OptimizerInfo("step", "none", {}),)
         return tuple(OptimizerInfo(name, rule.algorithm, rule.hyperparameters()) for name, rule in self._rules.items())
 
     def phase_optimizers(self) -> Mapping[str, tuple[str, ...]]:
         """Known where there is one of each, and of a phase that has run."""
+        self._require()
         if len(self.phases) == 1 and len(self._rules) == 1:
             return {self.phases[0]: tuple(self._rules)}
         found = {phase: tuple(spy.applied) for phase, spy in self._spies.items() if spy.applied}
@@ -720,10 +790,12 @@ class ModuleProgram(Program):
 
     def state(self) -> State:
         """A copy of the whole state."""
+        self._require()
         return State("+".join(name or type(each).__name__ for name, each in self.modules.items()), self._read())
 
     def load(self, state: State) -> None:
         """Assigns every variable, count and slot; counts first, since a slot may be kept in terms of the rate."""
+        self._require()
         expected = {name: np.broadcast_to(np.zeros(()), shape) for name, shape in self._shape_of.items()}
         State("+".join(name or type(each).__name__ for name, each in self.modules.items()), expected).check_fits(state)
         for name, each in self._named.items():
@@ -914,6 +986,7 @@ class ModuleProgram(Program):
     # --- Looking ------------------------------------------------------------------------------------------------------
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         """What `forward` returns, else what the one module returns."""
+        self.prepare(batch)
         tensors = self._tensors(batch)
         with self._put_back(), self._fed("forward"):
             found = self._forward(tensors, training)
@@ -921,6 +994,7 @@ class ModuleProgram(Program):
 
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> Sequence[Node]:
         """The ops behind the outputs, or behind the targets of the phase's tapes."""
+        self.prepare(batch)
         tensors = self._tensors(batch)
         if phase is None:
             graph = isinstance(self._forward_function, _function_class())
@@ -933,7 +1007,7 @@ class ModuleProgram(Program):
                     autograph=graph,
                 ).run(tensors)
         function = self._function(phase)
-        spy = _Spy(self._rules, lambda: self.names)
+        spy = _Spy(self._rules, lambda: self.names, self._unused)
 
         def targets(given: dict[str, Any]) -> list[Any]:
             with spy.watching():
@@ -955,6 +1029,7 @@ class ModuleProgram(Program):
     def _watched(self, phase: str, batch: Batch) -> _Spy:
         """Runs a phase, puts everything back, and returns what was seen."""
         self._function(phase)
+        self.prepare(batch)
         tensors = self._tensors(batch)
         with self._put_back(), self._fed(phase), self._spies[phase] as spy:
             self._call(phase, tensors)
@@ -1000,6 +1075,7 @@ class ModuleProgram(Program):
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """One call of the user's function, in the trace that `gradients` runs too."""
         function = self._function(phase)
+        self.prepare(batch)
         tensors = self._tensors(batch)
         with self._fed(phase), self._spies[phase] as spy:
             result = self._call(phase, tensors)
@@ -1009,6 +1085,7 @@ class ModuleProgram(Program):
     def drawn(self, phase: str, batch: Batch) -> Mapping[str, str]:
         """Runs the phase unfed; its generators and seeds go on from one such run to the next, apart from the rest."""
         self._function(phase)
+        self.prepare(batch)
         tensors = self._tensors(batch)
         with self._put_back(), steps.apart(self._states, self._generators), self._functions_of("recorded", phase):
             for key, value in self._apart.items():
@@ -1041,6 +1118,11 @@ def _sought(value: Any) -> bool:
         or isinstance(value, (tf.Variable, tf.random.Generator))
         or _is_keras(value, "Layer", "Metric", "Variable", "KerasVariable")
     )
+
+
+def _policy(layer: Any) -> str:
+    """The dtype that an unbuilt layer's variables will have."""
+    return str(getattr(layer, "variable_dtype", None) or layer.dtype or "float32")
 
 
 def _safe(rule: Rule) -> bool:

@@ -7,6 +7,7 @@ the name of an input (`step(x, y)`), or there is one parameter and it gets the w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import dis
 import functools
 import hashlib
@@ -318,11 +319,17 @@ def _children(name: str, each: Any, outside: tuple[str, ...]) -> list[tuple[str,
         return [(name, value) for value in list(each) if not _simple(value)]
     if isinstance(each, type) or _simple(each) or type(each).__module__.split(".")[0] in outside:
         return []
+    return [(key.lstrip("_"), value) for key, value in (attributes(each) or {}).items() if not _simple(value)]
+
+
+def attributes(thing: Any) -> dict[str, Any] | None:
+    """An object's own attributes, those in the slots of a dataclass too; None where it has none."""
     try:
-        attributes = dict(vars(each))
+        return dict(vars(thing))
     except TypeError:
-        return []
-    return [(key.lstrip("_"), value) for key, value in attributes.items() if not _simple(value)]
+        if not dataclasses.is_dataclass(thing):
+            return None
+        return {each.name: getattr(thing, each.name) for each in dataclasses.fields(thing) if hasattr(thing, each.name)}
 
 
 def _empty(cell: Any) -> bool:

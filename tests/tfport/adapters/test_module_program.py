@@ -315,7 +315,7 @@ def test_which_variables_an_optimizer_gets_is_tried() -> None:
         return one
 
     with pytest.raises(UserError, match=r"call its build\(variables\)"):
-        tf_module({"one": first, "two": second}, step=step, optimizers=rules)
+        tf_module({"one": first, "two": second}, step=step, optimizers=rules).variables()
     program = tf_module({"one": first, "two": second}, step=step, optimizers=rules, inputs={"x": (None, 5)})
     assert [each.optimizers for each in program.variables()] == [("a",), ("a",), ("b",), ("b",)]
     total = program.loss("step", BATCH)
@@ -422,7 +422,7 @@ def test_mistakes_are_named() -> None:
     mistakes: dict[str, Any] = {
         "neither step= nor phases=": lambda: tf_module(layer),
         "tf_module got a int": lambda: tf_module(3, step=print),
-        "no floating variable": lambda: tf_module(tf.Module(), step=print),
+        "no floating variable": lambda: tf_module(tf.Module(), step=print).variables(),
         "there is no phase 'other'": lambda: program.loss("other", BATCH),
         "takes p, q, and the batch has x, y": lambda: tf_module(layer, step=lambda p, q: p).loss("step", BATCH),
         "scalars": lambda: tf_module(layer, step=lambda x: layer(x)).run_phase("step", BATCH),
