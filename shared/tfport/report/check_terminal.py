@@ -94,7 +94,8 @@ def _verdict_table(pair: PairResult) -> Table:
     for name in RUNGS:
         table.add_row(words.rung_label(name), Text(words.QUESTIONS[name], "dim"), *_cells(found.get(name)))
     table.add_section()
-    table.add_row("verdict", "", Text(words.LABELS[pair.verdict], STYLES[pair.verdict]), "")
+    only = "at the start alone" if words.differs_at_the_start_alone(pair) else ""
+    table.add_row("verdict", "", Text(words.LABELS[pair.verdict], STYLES[pair.verdict]), only)
     return table
 
 

@@ -184,6 +184,8 @@ def headline(report: CheckReport) -> str:
 
 
 def _failure(report: CheckReport, pair: PairResult, modern: str, legacy: str) -> str:
+    if words.differs_at_the_start_alone(pair):
+        return f"{modern} {words.other_start(pair, legacy)}"
     decided = words.deciding_rung(pair)
     divergence = words.first_divergence(pair)
     if divergence is not None and divergence.phase:

@@ -95,6 +95,24 @@ def deciding_rung(pair: PairResult) -> RungResult | None:
     return next(telling, failing[0] if failing else None)
 
 
+def differs_at_the_start_alone(pair: PairResult) -> bool:
+    """Whether rung 2 is all that fails: other initial weights, and the same computed from the same ones."""
+    failing = [rung for rung in pair.rungs if not rung.verdict.equal]
+    return [(rung.rung, rung.verdict) for rung in failing] == [("initialisation", Verdict.DIFFERENT)]
+
+
+def other_start(pair: PairResult, legacy: str) -> str:
+    """What the headline says of a pair that `differs_at_the_start_alone`, without its subject."""
+    numerical = [rung for rung in pair.rungs if _numerical(rung)]
+    if not numerical:
+        return f"starts from another distribution than {legacy} (rung 2 initialisation); what it computes was not asked"
+    degree = "up to rounding" if any(rung.verdict is Verdict.ROUNDING for rung in numerical) else "bit for bit"
+    return (
+        f"starts from another distribution than {legacy} (rung 2 initialisation), and computes the same from the same "
+        f"weights, {degree}"
+    )
+
+
 def first_divergence(pair: PairResult) -> Divergence | None:
     """The divergence that decided against a pair: the deciding rung's, else the lowest failing rung's that has one."""
     decided = deciding_rung(pair)
@@ -218,6 +236,8 @@ def only(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
 
 
 def _failure(pair: PairResult, name: str) -> str:
+    if differs_at_the_start_alone(pair):
+        return f"{name} {other_start(pair, pair.legacy)}"
     decided = deciding_rung(pair)
     where = place(decided.rung, decided.first_divergence) if decided else "no rung was compared"
     if decided is not None and decided.rung == "repeat":
@@ -231,6 +251,8 @@ def _short_failure(pair: PairResult) -> str:
     decided = deciding_rung(pair)
     if decided is not None and decided.rung == "repeat":
         return "is not proven"
+    if differs_at_the_start_alone(pair):
+        return "starts from another distribution"
     return "cannot be compared" if (decided or pair).verdict is Verdict.NOT_COMPARABLE else "is different"
 
 

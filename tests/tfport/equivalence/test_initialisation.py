@@ -158,8 +158,24 @@ def test_own_initialisers_are_compared() -> None:
     assert any(fault.startswith("generator/hidden/kernel starts as mean") for fault in wide.faults)
 
 
-def test_weights_that_ignore_the_seed_are_a_fault() -> None:
-    one, other = (np.random.default_rng(seed).normal(size=500) for seed in (1, 2))
-    rung = RungMeasurement("initialisation")
-    compare_initialisation(rung, {"kernel": np.concatenate([one, other])}, {"kernel": np.concatenate([one, one])})
-    assert rung.faults == ["kernel is the same on every build of the modern side, whatever the seed"]
+@pytest.mark.parametrize("side", ["legacy", "modern", "legacy and the modern"])
+def test_weights_that_ignore_the_seed_are_one_draw(side: str) -> None:
+    one, other, third = (np.random.default_rng(seed).normal(size=500) for seed in (1, 2, 3))
+    drawn, fixed = np.concatenate([one, other]), np.concatenate([third, third])
+    left, right = (fixed if "legacy" in side else drawn), (fixed if "modern" in side else drawn)
+    if side == "legacy and the modern":
+        right = np.concatenate([one, one])
+    rung = compared({"kernel": left}, {"kernel": right})
+    assert not rung.faults
+    assert any(note.startswith(f"kernel: the same on every build of the {side} side") for note in rung.notes)
+    wide = compared({"kernel": 2 * left}, {"kernel": right})
+    assert len(wide.faults) == 1
+    assert "starts as mean" in wide.faults[0]
+    assert not wide.notes
+
+
+def test_a_small_kernel_of_a_fixed_seed_is_no_fault() -> None:
+    for seed in range(50):
+        draws = np.random.default_rng(seed)
+        fixed = np.tile(draws.normal(size=6), BUILDS)
+        assert not compared({"kernel": fixed}, {"kernel": draws.normal(size=6 * BUILDS)}).faults
