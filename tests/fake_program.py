@@ -98,6 +98,8 @@ class Plan:
     loss_factor: float = 1.0
     gradient_factor: float = 1.0
     """On what the optimizer is handed; the loss is the same."""
+    shows_derivatives: bool = False
+    """Whether it shows them as they are before `gradient_factor`."""
     rate_factor: float = 1.0
     """On the learning rate as it is used; it is told as it is in `optimizers`."""
     power_offset: int = 0
@@ -423,6 +425,14 @@ class FakeProgram(Program):
             self._own(name): None if value is None else self._laid_out(name, value)
             for name, value in self._slopes(phase, batch).items()
         }
+
+    def derivatives(self, phase: str, batch: Batch) -> dict[str, Array | None] | None:
+        if not self.plan.shows_derivatives:
+            raise NotImplementedError
+        if self.plan.gradient_factor == 1:
+            return None
+        factor = self._type(self.plan.gradient_factor)
+        return {name: None if value is None else value / factor for name, value in self.gradients(phase, batch).items()}
 
     # --- Training -----------------------------------------------------------------------------------------------------
     def _apply(self, phase: str, gradients: Mapping[str, Array | None]) -> None:

@@ -235,6 +235,8 @@ class _Draws(TorchDispatchMode):  # type: ignore[misc]
         """Handles one function of ATen's."""
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
+            if self.watch.left and func._schema.name.endswith("_"):
+                self.watch.wrote(args[0])
             return func(*args, **kwargs)
         given = {each.name: each.default_value for each in func._schema.arguments if each.has_default_value()}
         given |= dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | kwargs
@@ -484,8 +486,8 @@ class _Watch:
     recorder: _Recorder | None = None
     keep: bool = False
     """Whether gradients and losses are read off; a plain run of a phase needs them not."""
-    _left: dict[int, int] = field(default_factory=dict)
-    """A gradient's id -> how often it had been written to when `backward` left it."""
+    left: dict[int, Any] = field(default_factory=dict)
+    """What the last `backward` left and nobody has written to since, by its id."""
     _path: list[str] = field(default_factory=list)
     _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
 
@@ -550,7 +552,7 @@ class _Watch:
                 given = {name: grad for name, grad in held if grad is not None}
                 self.derivatives = {name: _dense(grad) for name, grad in given.items()}
                 self.gradients = dict(self.derivatives)
-                self._left = {id(grad): grad._version for grad in given.values()}
+                self.left = {id(grad): grad for grad in given.values()}
 
     def grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Stands in for torch.autograd.grad."""
@@ -570,6 +572,11 @@ class _Watch:
             yield
         finally:
             self.recorder.paused -= 1
+
+    def wrote(self, tensors: Any) -> None:
+        """A function wrote into a tensor, or into a list of them."""
+        for each in tensors if isinstance(tensors, list | tuple) else [tensors]:
+            self.left.pop(id(each), None)
 
     def loss(self) -> float | None:
         """The objective, where it was found."""
@@ -625,7 +632,7 @@ class _Watch:
                 for name, parameter in rule.held.items():
                     grad = parameter.grad
                     self.gradients.setdefault(name, None if grad is None else _dense(rule.goes_by(parameter)))
-                    plain = rule.plain and (grad is None or self._left.get(id(grad)) == grad._version)
+                    plain = rule.plain and (grad is None or id(grad) in self.left)
                     self.untouched = self.untouched and plain
 
     def after_step(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:

@@ -13,6 +13,7 @@ import tf_keras
 from tfport.adapters.keras_optimizers import (
     GradientSpy,
     KerasOptimizer,
+    changes_gradients,
     flavour_of,
     initial_value,
     read,
@@ -192,6 +193,86 @@ def test_the_spy_sees_what_is_handed(generation: str, eager: bool) -> None:
     assert len(spy.captured) == 2
     assert "apply_gradients" not in vars(optimizer.outer)
     assert "apply" not in vars(optimizer.outer)
+
+
+CLIPPED = {
+    "clipvalue": (1.5, [[0.6, -0.8], [-1.5]]),
+    "clipnorm": (0.5, [[0.3, -0.4], [-0.5]]),
+    "global_clipnorm": (0.5, [[0.6 / 4.472136, -0.8 / 4.472136], [-2 / 4.472136]]),
+}
+GIVEN = [[0.6, -0.8], [-2.0]]
+
+
+@EACH
+@pytest.mark.parametrize("number", CLIPPED)
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "traced"])
+def test_the_spy_sees_what_the_rule_goes_by(generation: str, number: str, eager: bool) -> None:
+    bound, expected = CLIPPED[number]
+    spy = _given(generation, GENERATIONS[generation].SGD(0.1, **{number: bound}), eager)
+    assert spy.changing == {"o"}
+    for found, wanted in ((spy.captured, GIVEN), (spy.reached(), expected)):
+        (handed,) = found
+        for gradient, value in zip(handed.gradients, wanted, strict=True):
+            _near(gradient, value)
+
+
+@EACH
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "traced"])
+def test_the_spy_sees_what_is_left_of_a_scaled_loss(generation: str, eager: bool) -> None:
+    optimizer = GENERATIONS[generation].SGD(0.1)
+    if generation == "keras3":
+        outer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=4.0)
+    else:
+        outer = tf_keras.mixed_precision.LossScaleOptimizer(optimizer, dynamic=False, initial_scale=4.0)
+    spy = _given(generation, outer, eager)
+    (handed,) = spy.reached()
+    factor = 0.25 if generation == "keras3" else 1.0  # tf_keras's takes gradients that are unscaled already
+    _near(handed.gradients[0], factor * np.array(GIVEN[0]))
+
+
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "traced"])
+def test_what_an_optimizer_keeps_for_later_is_not_applied(eager: bool) -> None:
+    spy = _given("keras3", keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), eager, calls=2)
+    assert len(spy.captured) == 2
+    (handed,) = spy.reached()
+    _near(handed.gradients[0], GIVEN[0])
+    assert not _given("keras3", keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), eager).reached()
+
+
+def _near(gradient: Any, expected: Any) -> None:
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def _given(generation: str, optimizer: Any, eager: bool, calls: int = 1) -> GradientSpy:
+    """What a spy saw of an optimizer that was handed GIVEN."""
+    variables = [_variable(generation, [1.0, 2.0], "a"), _variable(generation, [3.0], "b")]
+    optimizer.build(variables) if generation != "legacy" else None
+
+    def step(scale: Any) -> None:
+        pairs = zip(GIVEN, variables, strict=True)
+        optimizer.apply_gradients([(scale * tf.constant(each), variable) for each, variable in pairs])
+
+    run = step if eager else tf.function(step, autograph=False)
+    spy = GradientSpy({"o": optimizer})
+    with spy:
+        for _ in range(calls):
+            run(tf.constant(1.0))
+    return spy
+
+
+def test_an_optimizer_that_changes_nothing_is_known() -> None:
+    class Own(keras.optimizers.SGD):  # type: ignore[misc]
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient, variable, learning_rate)
+
+    class Halving(keras.optimizers.SGD):  # type: ignore[misc]
+        def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+            super().apply([each / 2 for each in grads], trainable_variables)
+
+    assert not changes_gradients(keras.optimizers.Adam()) and not changes_gradients(Own())
+    assert changes_gradients(Halving())
+    (handed,) = _given("keras3", Halving(0.1), True).reached()
+    _near(handed.gradients[0], np.array(GIVEN[0]) / 2)
 
 
 def test_things_of_no_keras_are_refused() -> None:

@@ -390,6 +390,46 @@ def test_the_objective_is_what_is_differentiated(differentiated: Any, weights: A
     assert objective == pytest.approx(factor * reported)
 
 
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        (lambda gradients, _: gradients, None),
+        (lambda gradients, _: tf.clip_by_global_norm(gradients, 0.1)[0], True),
+        (lambda gradients, _: [tf.clip_by_norm(each, 0.1) for each in gradients], True),
+        (lambda gradients, _: [tf.clip_by_value(each / 3.0, -0.1, 0.1) for each in gradients], True),
+        (lambda gradients, own: [each + 0.1 * var for each, var in zip(gradients, own, strict=True)], True),
+        (lambda gradients, _: [tf.where(tf.is_nan(each), tf.zeros_like(each), each) for each in gradients], True),
+        (lambda gradients, _: [gradients[0] + gradients[1], gradients[0] - gradients[1]], False),
+    ],
+    ids=["nothing", "global norm", "norm", "value", "decay", "finite", "sums"],
+)
+def test_derivatives_are_behind_what_is_applied(change: Any, known: bool | None) -> None:
+    def build() -> Any:
+        x = tf.placeholder(tf.float32, [None, 2], "x")
+        own = [tf.get_variable(name, [2, 3], initializer=tf.ones_initializer()) for name in ("a", "b")]
+        loss = tf.reduce_mean(tf.square(x @ own[0] - 1.0)) + tf.reduce_mean(tf.square(x @ own[1] + 1.0))
+        gradients = tf.gradients(loss, own)
+        for name, each in zip(("da", "db"), gradients, strict=True):
+            tf.identity(each, name=name)
+        train = tf.train.GradientDescentOptimizer(0.1).apply_gradients(
+            list(zip(change(gradients, own), own, strict=True))
+        )
+        return {"loss": loss, "train_op": train, "outputs": ["da", "db"]}
+
+    program = tf1_graph(build)
+    batch = {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    found = program.derivatives("train", batch)
+    if not known:
+        assert found == (None if known is None else {})
+        return
+    real = program.forward(batch, True)
+    assert found is not None and list(found) == ["a", "b"]
+    for name, value in zip(("da", "db"), found.values(), strict=True):
+        np.testing.assert_array_equal(value, real[name])
+    applied = program.gradients("train", batch)
+    assert not np.array_equal(np.asarray(applied["a"]), real["da"]) or "IsNan" in str(program.graph.get_operations())
+
+
 def test_a_loss_that_cannot_be_told_is_asked_for() -> None:
     def build() -> None:
         x = tf.placeholder(tf.float32, [None, 2], name="x")

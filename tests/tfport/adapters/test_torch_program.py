@@ -233,6 +233,55 @@ def test_gradients_are_those_of_the_update() -> None:
     assert program.forward(BATCH, False)["output"].dtype == np.float64
 
 
+def changed(change: Any = None, **numbers: Any) -> Program:
+    """A step that changes its gradients before an optimizer takes them."""
+    model = nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, **numbers)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        (-loss if numbers.get("maximize") else loss).backward()
+        if change is not None:
+            change(list(model.parameters()))
+        optimizer.step()
+        return loss
+
+    return torch_module(model, optimizer, step=step)
+
+
+@pytest.mark.parametrize("bound", [0.01, 1e6])
+def test_derivatives_are_what_backward_left(bound: float) -> None:
+    assert changed().derivatives("step", BATCH) is None
+    program = changed(lambda parameters: nn.utils.clip_grad_norm_(parameters, bound))
+    derivatives, gradients = program.derivatives("step", BATCH), program.gradients("step", BATCH)
+    assert derivatives is not None
+    sizes = [
+        float(np.sqrt(sum(np.square(each).sum() for each in found.values() if each is not None)))
+        for found in (derivatives, gradients)
+    ]
+    assert sizes[1] == pytest.approx(min(bound, sizes[0]), rel=1e-4)
+
+
+def test_what_an_optimizer_adds_and_turns_round_is_applied() -> None:
+    program = changed(weight_decay=0.5)
+    derivatives, gradients = program.derivatives("step", BATCH), program.gradients("step", BATCH)
+    weights = program.state().arrays
+    assert derivatives is not None
+    for name, value in derivatives.items():
+        assert value is not None and gradients[name] is not None
+        np.testing.assert_allclose(np.asarray(gradients[name]), value + 0.5 * weights[name], rtol=1e-6)
+    program = changed(maximize=True)
+    assert program.loss("step", BATCH) == program.run_phase("step", BATCH)["loss"] > 0
+    assert program.optimizers()[0].algorithm == "SGD"
+    before = copied(program.state()).arrays
+    gradients = program.gradients("step", BATCH)
+    program.run_phase("step", BATCH)
+    for name, value in gradients.items():
+        expected = before[name] - np.float32(0.1) * np.asarray(value)
+        np.testing.assert_allclose(program.state().arrays[name], expected, rtol=1e-5, atol=1e-7)
+
+
 def test_two_backwards_are_one_objective() -> None:
     program = gan()
     reported = program.run_phase("d", BATCH)["loss"]
