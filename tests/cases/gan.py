@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
+import tf_keras
 
 import tfport.adapters
 from cases.common import Case
@@ -107,6 +109,54 @@ def halved(dtype: str = "float32") -> Any:
     return _program(dtype, 0.5)
 
 
+def compiled(package: Any, weight: float = 2.0) -> Any:
+    """Three compiled models; one joint batch is the mean of two halves, so the discriminator's loss weighs twice."""
+
+    def build() -> Any:
+        layers: Any = package.layers
+        adam: Any = functools.partial(package.optimizers.Adam, RATE, epsilon=1e-8)
+        start: Any = package.initializers.RandomNormal
+
+        def network(name: str, units: tuple[int, int, int]) -> Any:
+            first = package.Input([units[0]]) if package is keras else layers.InputLayer([units[0]])
+            dense = [
+                layers.Dense(size, activation, kernel_initializer=start(stddev=0.1), name=f"{name}{number}")
+                for number, size, activation in ((1, units[1], "relu"), (2, units[2], "sigmoid"))
+            ]
+            return package.Sequential([first, *dense], name=name)
+
+        generator = network("G", (LATENT, HIDDEN, PIXELS))
+        discriminator = network("D", (PIXELS, HIDDEN, 1))
+        discriminator.compile(adam(), "binary_crossentropy", loss_weights=[weight])
+        discriminator.optimizer.build(discriminator.trainable_variables)
+        discriminator.trainable = False
+        first = package.Input([LATENT]) if package is keras else layers.InputLayer([LATENT])
+        joined = package.Sequential([first, generator, discriminator], name="joined")
+        joined.compile(adam(), "binary_crossentropy")
+        joined.optimizer.build(joined.trainable_variables)
+
+        def train_d(batch: Any) -> Any:
+            discriminator.trainable = True
+            images = np.concatenate([batch["images"], generator.predict_on_batch(batch["latent"])])
+            labels = np.concatenate([np.ones([BATCH, 1]), np.zeros([BATCH, 1])])
+            loss = discriminator.train_on_batch(images, labels)
+            discriminator.trainable = False
+            return loss
+
+        def train_g(batch: Any) -> Any:
+            return joined.train_on_batch(batch["latent"], np.ones([BATCH, 1]))
+
+        def outputs(batch: Any, training: bool) -> Any:
+            fake = generator(batch["latent"], training=training)
+            verdicts = discriminator(batch["images"], training=training), discriminator(fake, training=training)
+            return {"fake": fake, "d_real": verdicts[0], "d_fake": verdicts[1]}
+
+        models = {"generator": generator, "discriminator": discriminator, "joined": joined}
+        return tfport.adapters.keras_phases(models, {"D": train_d, "G": train_g}, outputs=outputs)
+
+    return build
+
+
 def batches(step: int) -> dict[str, Any]:
     generator = np.random.default_rng(step)
     images = generator.uniform(size=(BATCH, PIXELS)).astype("float32")
@@ -115,5 +165,8 @@ def batches(step: int) -> dict[str, Any]:
 
 CASES = [
     Case("maximised", legacy, right, batches, equal=True, says=(r"maximi[sz]ed",)),
+    Case("compiled", legacy, compiled(keras), batches, equal=True, says=(r"maximi[sz]ed",)),
+    Case("compiled by tf_keras", legacy, compiled(tf_keras), batches, equal=True, says=(r"maximi[sz]ed",)),
+    Case("not weighted", legacy, compiled(keras, 1.0), batches, equal=False, rung="loss", says=(r"0\.5 times",)),
     Case("halved", legacy, halved, batches, equal=False, rung="loss", says=(r"0\.5",)),
 ]
