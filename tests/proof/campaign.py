@@ -34,7 +34,7 @@ COUNT = 200
 FIRST = 10_000
 """The first seed."""
 STEPS = 8
-CHUNK = 10
+CHUNK = 20
 """Seeds that one process checks: a leak or a crash costs no more."""
 WORKERS = 2
 PATIENCE = 1200
@@ -60,7 +60,12 @@ def checked(kind: str, seed: int) -> tuple[Any, list[str]]:
     about: RandomPort = getattr(random_ports, kind)(seed)
     with Witness() as witness:
         report = tfport.check(about.legacy, about.modern, about.batches, steps=STEPS, seed=seed)
-    return report, [*witness.false_statements(report), *false_numbers(about, report), *false_factors(about, report)]
+    return report, [
+        *witness.false_statements(report),
+        *false_numbers(about, report),
+        *false_factors(about, report),
+        *false_steps(about, report),
+    ]
 
 
 def begun(kind: str, seed: int) -> Result:
@@ -167,6 +172,32 @@ def false_factors(about: RandomPort, report: Any) -> list[str]:
         if times and known and not math.isclose(float(times[1]), factor, rel_tol=1e-4):
             found.append(f"{text!r} is said, and the factor is {factor:g}")
     return found
+
+
+def false_steps(about: RandomPort, report: Any) -> list[str]:
+    """What a report says of the first step at which rates part, and of the rates there, held against the recipes."""
+    optimizers = about.recipe.optimizer, about.ported.optimizer
+    found = []
+    for text in _failing_findings(report):
+        said = re.search(r"the learning rate differs (?:from|at) (about )?step ([\d,]+)(.*)", text)
+        if said is None:
+            continue
+        first = int(said[2].replace(",", ""))
+        apart = next((step for step in range(2 * first + 2) if _rates_differ(about, step)), None)
+        if apart is None or abs(apart - first) > (0.05 * apart if said[1] else 0):
+            found.append(f"{text!r} is said, and the rates part at step {apart}")
+        values = re.search(r": (\S+) against ([^\s,;]+)(?:, at step ([\d,]+))?", said[3])
+        step = int(values[3].replace(",", "")) if values and values[3] else first
+        for number, optimizer in zip(values.groups()[:2] if values else (), optimizers, strict=False):
+            true = optimizer.number("learning_rate", step) or 0.0
+            if not math.isclose(float(number), true, rel_tol=1e-4, abs_tol=1e-9):
+                found.append(f"{text!r} is said, and a rate at step {step} is {true:.7g}")
+    return found
+
+
+def _rates_differ(about: RandomPort, step: int) -> bool:
+    one, other = (recipe.optimizer.number("learning_rate", step) or 0.0 for recipe in (about.recipe, about.ported))
+    return not math.isclose(one, other, rel_tol=1e-6)
 
 
 def placed(about: RandomPort, report: Any) -> bool | None:
