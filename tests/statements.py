@@ -42,6 +42,7 @@ class Shown:
     value: Array
     attributes: Mapping[str, str]
     kind: str = ""
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ class Witness:
         for one, other in said.agreeing:
             if not any(_agree(look, one, other) for look in looks):
                 found.append(f"{one} and {other} are said to agree, and do not")
+        if f"what goes into {said.modern_node} " in said.text:
+            found += _inputs(said, looks)
         found += _attributes(said, looks)
         nodes = said.legacy_kind not in UPDATES and said.modern_kind not in UPDATES
         if nodes and said.legacy_node and said.modern_node and not any(_differ(look, said) for look in looks):
@@ -177,7 +180,7 @@ def _of_rungs(report: CheckReport, said: Location) -> list[str]:
 
 
 def _shown(nodes: Sequence[KeptNode]) -> dict[str, Shown]:
-    return {node.name: Shown(np.array(node.value), dict(node.attributes), node.kind) for node in nodes}
+    return {node.name: Shown(np.array(node.value), dict(node.attributes), node.kind, node.inputs) for node in nodes}
 
 
 def _same(one: float, other: float) -> bool:
@@ -226,6 +229,26 @@ def _only(look: Look, side: str, name: str) -> bool:
         return True
     moves = family(own[name].kind) in MOVEMENT
     return not any(agree(value, each.value) and (not moves or each.kind == own[name].kind) for each in others.values())
+
+
+def _inputs(said: Location, looks: Sequence[Look]) -> list[str]:
+    """Whether all that the modern node reads directly, constants left aside, has an equal on the legacy side."""
+    missing: list[str] = []
+    for look in looks:
+        if said.modern_node in look.modern:
+            read = {
+                name: look.modern[name].value for name in look.modern[said.modern_node].inputs if name in look.modern
+            }
+            missing = [
+                f"what goes into {said.modern_node} is said to agree, and nothing on the legacy side has {name}'s value"
+                for name, value in read.items()
+                if value.size > 1
+                and not (value == value.flat[0]).all()
+                and not any(agree(value, each.value) for each in look.legacy.values())
+            ]
+            if not missing:
+                return []
+    return missing
 
 
 def _attributes(said: Location, looks: Sequence[Look]) -> list[str]:

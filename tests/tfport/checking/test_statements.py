@@ -49,6 +49,14 @@ def test_a_false_pair_of_inputs_is_found() -> None:
     assert "are said to agree, and do not" in witness.false_statements(unknown)[0]
 
 
+def test_inputs_that_are_apart_do_not_agree() -> None:
+    report, witness = witnessed(layers=OTHER)
+    wrong = tampered(
+        report, modern_node="output/MatMul", text="Step 0: what goes into output/MatMul agrees, and so on."
+    )
+    assert any("what goes into output/MatMul is said to agree" in each for each in witness.false_statements(wrong))
+
+
 def test_a_false_pair_of_nodes_is_found() -> None:
     report, witness = witnessed(layers=OTHER)
     one, other = report.location.agreeing[0] if report.location else ("", "")

@@ -102,6 +102,16 @@ def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_p
     assert found is not None and found.name == "loss"
     found = first_apart(nodes, {"in", "out"})
     assert found is not None and found.name == "loss"
+    scaled = [
+        Valued("in", a),
+        Valued("mul", b, ("in",)),
+        Valued("positive", b > 0, ("mul",)),
+        Valued("loss", c, ("mul",)),
+    ]
+    found = first_apart(scaled, {"in": "i", "positive": "p"})
+    assert found is not None and found.name == "mul"
+    ids = [Valued("x", np.arange(3)), Valued("add", np.arange(1, 4), ("x",)), Valued("taken", np.arange(3), ("add",))]
+    assert first_apart(ids, {"x": "x", "taken": "x"}) is None
     assert first_apart([Valued("count", np.array(3))], {}) is None
     found = first_apart([Valued("ids", np.arange(3))], {})
     assert found is not None and found.name == "ids"
