@@ -196,8 +196,9 @@ class _Side:
         return set(self._read(node, through))
 
     def names(self, node: Any, through: set[str] | None = None) -> dict[Token, str]:
-        """The same with the name of a node, input or variable of this side for each."""
-        return self._read(node, through)
+        """The same with a name of this side for each: a node, a variable, or what is fed, by its own name."""
+        fed = {("value", self.classes[each.name]): each.name for each in self.fed if each.name in self.classes}
+        return {token: fed.get(token, name) for token, name in self._read(node, through).items()}
 
     def _read(self, node: Any, through: set[str] | None) -> dict[Token, str]:
         found: dict[Token, str] = {("variable", name): name for name in node.variables}
@@ -403,7 +404,8 @@ class _Alignment:
         closed = [each for each in [*behind_left, *behind_right] if each.kind in OPAQUE]
         if closed:
             return Parting(one, other, opaque=tuple(closed))
-        if all(family(each.kind) in MOVEMENT for each in [*behind_left, *behind_right]):
+        attributes = [each for each in _differing(one, other) if each[1] and each[2]]
+        if all(family(each.kind) in MOVEMENT for each in [*behind_left, *behind_right]) and not attributes:
             behind_left, behind_right = left.moves(one), right.moves(other)
         only_left, only_right = _unpaired(behind_left, behind_right)
         lone_left = {each.name for each in left.apart}
@@ -416,7 +418,10 @@ class _Alignment:
             first, second = only_left[0], only_right[0]
             if left.tokens(first) == right.tokens(second):
                 return self._pair(first, second, replaced=True)
-        attributes = _differing(one, other)
+        if (lone := self._reads_alone(only_left, right, (one, other))) is not None:
+            return Parting(lone, None, beside=(one, other), only_legacy=(lone,))
+        if (lone := self._reads_alone(only_right, left, (one, other))) is not None:
+            return Parting(None, lone, self._named(right.names(lone)), (one, other), only_modern=(lone,))
         if (only_left and only_right) or attributes or (set(reads_left) - set(reads_right) and only_right):
             found = self._pair(one, other)
             return replace(found, only_legacy=tuple(only_left), only_modern=tuple(only_right))
@@ -440,6 +445,13 @@ class _Alignment:
             reads_legacy=_without(reads_left, reads_right),
             reads_modern=_without(reads_right, reads_left),
         )
+
+    def _reads_alone(self, only: Sequence[Any], opposite: _Side, anchor: tuple[Any, Any]) -> Any:
+        """The first of one side's own nodes with a variable that the opposite side, up to the anchor, does not read."""
+        there = anchor[1] if opposite is self.right else anchor[0]
+        read = {name for each in [*opposite.behind(there), there] for name in each.variables}
+        read |= {name for token, name in opposite.names(there).items() if token[0] == "variable"}
+        return next((each for each in only if set(each.variables) - read), None)
 
     def _pair(self, one: Any, other: Any, replaced: bool = False) -> Parting:
         lone_left = {each.name for each in self.left.apart} - {one.name}
