@@ -47,6 +47,13 @@ def hiding() -> FakeProgram:
     return FakeProgram(Plan(hides=("loss", "gradients"), reinitialised=False))
 
 
+def of_keras2(seed: int = 0) -> FakeProgram:
+    """Raises as tf.layers does where Keras 2 is not behind TensorFlow's names."""
+    if os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+        raise AttributeError("`dense` is not available with Keras 3.")
+    return FakeProgram(seed=seed)
+
+
 # --- Sides that differ ------------------------------------------------------------------------------------------------
 def shifted(seed: int = 0) -> FakeProgram:
     """Biases that begin elsewhere."""

@@ -22,6 +22,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
 
+class LegacyKerasNeeded(UserError):
+    """The code of a side needs Keras 2 behind TensorFlow's names, and was imported with Keras 3 there."""
+
+
 class RunError(UserError):
     """A run directory cannot be used for what was asked."""
 

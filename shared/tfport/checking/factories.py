@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 
 from tfport.adapters.keras_lines import lines_noted
 from tfport.checking.quoting import said
-from tfport.errors import UserError
+from tfport.errors import LegacyKerasNeeded, UserError
 from tfport.program import Program
 
 PRECISION_NAMES = ("dtype", "precision", "floatx")
@@ -31,6 +32,10 @@ PRECISION_NAMES = ("dtype", "precision", "floatx")
 SUFFIXES = (".meta", ".pb")
 _TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
 _LISTED = 15
+_WITHOUT_KERAS2 = re.compile(
+    r"is not available with Keras 3|TF_USE_LEGACY_KERAS|module 'keras\._tf_keras\.\S+ has no attr"
+)
+"""What TensorFlow says of a name that only Keras 2 has."""
 
 
 class NoSuchPrecision(Exception):
@@ -94,7 +99,7 @@ def find(name: str, side: str) -> Callable[..., Any]:
             "folder to PYTHONPATH."
         ) from None
     except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
-        raise UserError(f"--{side}={name}: importing {module_name} raised {said(error)}") from error
+        raise _refusal(f"--{side}={name}: importing {module_name} raised {said(error)}", error) from error
     if not hasattr(module, function_name):
         functions = sorted(
             each
@@ -389,7 +394,17 @@ def _wrong(name: str, side: str, made: Any) -> UserError:
 
 
 def _raised(name: str, side: str, error: BaseException) -> UserError:
-    return UserError(f"the {side} factory {name} raised {said(error)}")
+    return _refusal(f"the {side} factory {name} raised {said(error)}", error)
+
+
+def _refusal(text: str, error: BaseException) -> UserError:
+    """The error for what a user's code raised; one of its own where tf.layers and its like need Keras 2."""
+    if os.environ.get("TF_USE_LEGACY_KERAS") is None and _WITHOUT_KERAS2.search(str(error)):
+        return LegacyKerasNeeded(
+            f"{text}. Set TF_USE_LEGACY_KERAS=1 before Python starts, with the package tf_keras installed: tf.layers, "
+            "tf.nn.rnn_cell and TF1's tf.keras are Keras 2."
+        )
+    return UserError(text)
 
 
 @contextlib.contextmanager

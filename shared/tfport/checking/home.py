@@ -18,9 +18,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from tfport import errors
 from tfport.checking import factories
 from tfport.errors import UserError
 from tfport.remote import child_environment
@@ -83,13 +85,15 @@ class Forked:
 class Home:
     """The process that imports a side's code."""
 
-    def __init__(self, given: str, side: str) -> None:
+    def __init__(self, given: str, side: str, environment: Mapping[str, str] | None = None) -> None:
         """Starts the process and waits for nothing.
 
         Args:
           given: `module:function`, a `.meta` file or a SavedModel's folder.
           side: "legacy" or "modern", for messages.
+          environment: variables set for the side's processes beside this one's own.
         """
+        self.environment = environment
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -97,7 +101,7 @@ class Home:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=child_environment(),
+                env=child_environment(environment),
             )
         self._answers = self._channel.makefile("r")
         self._lock = threading.Lock()
@@ -115,7 +119,7 @@ class Home:
             answer = self._asked({"fork": str(folder)}, theirs)
         if "refused" in answer:
             mine.close()
-            raise UserError(answer["refused"])
+            raise getattr(errors, answer["kind"])(answer["refused"])
         if answer.get("pid") is None:
             mine.close()
             return None
@@ -151,20 +155,20 @@ class Home:
 
 
 # --- The other side ---------------------------------------------------------------------------------------------------
-def _imported(side: str, given: str) -> str:
-    """Imports what a build of the side imports; returns why it cannot be."""
+def _imported(side: str, given: str) -> dict[str, Any]:
+    """Imports what a build of the side imports; returns why it cannot be, as an answer."""
     try:
         if not factories.is_file(given):
             factories.find(given, side)
         elif given.endswith(factories.SUFFIXES) or Path(given).is_dir():
             importlib.import_module("tensorflow")
     except UserError as error:
-        return str(error)
+        return {"refused": str(error), "kind": type(error).__name__}
     for framework, adapters in _ADAPTERS.items():
         if framework in sys.modules:
             for adapter in adapters:
                 importlib.import_module(adapter)
-    return ""
+    return {}
 
 
 def _alone() -> bool:
@@ -185,7 +189,7 @@ def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer["code"] = os.waitstatus_to_exitcode(status) if pid else None
         elif refused:
-            answer["refused"] = refused
+            answer = refused
         elif hasattr(os, "fork"):
             pid = os.fork()
             if not pid:

@@ -72,7 +72,7 @@ class RemoteProgram(OtherProcess, Program):
           NoSuchPrecision: it can be built, but not in this precision.
         """
         self._home = home
-        super().__init__("tfport.checking.remote", given)
+        super().__init__("tfport.checking.remote", given, home.environment if home else None)
         self.draws = DrawSource(seed)
         try:
             made = self._ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
-from tfport.errors import UserError, unknown, whole
+from tfport.errors import LegacyKerasNeeded, UserError, unknown, whole
 from tfport.program import Program
 from tfport.state import State
 
@@ -125,9 +126,7 @@ class Session:
         seed = self.order.seed if seed is None else seed
         own = isinstance(given, Program)
         if role in self._homes:
-            from tfport.checking.remote import RemoteProgram
-
-            program: Program = RemoteProgram(given, role, precision, seed, names, self._homes[role])
+            program = self._remote(role, precision, seed)
             program.draws.seed = self.order.seed
             try:
                 yield program
@@ -154,6 +153,21 @@ class Session:
                     )
                 else:
                     program.close()
+
+    def _remote(self, role: str, precision: str, seed: int) -> Program:
+        """The side in a process of its own; once more with Keras 2 behind tf.layers where its code needs that."""
+        from tfport.checking.remote import RemoteProgram
+
+        given, names = self.order.given(role), self.order.names if role == "legacy" else {}
+        try:
+            return RemoteProgram(given, role, precision, seed, names, self._homes[role])
+        except LegacyKerasNeeded:
+            if importlib.util.find_spec("tf_keras") is None or self._homes[role].environment:
+                raise
+        self._homes[role].close()
+        self._homes[role] = Home(given, role, {"TF_USE_LEGACY_KERAS": "1"})
+        self.notes.append(f"the {role} side needs Keras 2 and was started with TF_USE_LEGACY_KERAS=1")
+        return RemoteProgram(given, role, precision, seed, names, self._homes[role])
 
     @contextmanager
     def afresh(self, program: Program, role: str) -> Iterator[Program]:

@@ -107,10 +107,12 @@ def other_start(pair: PairResult, legacy: str) -> str:
     if not numerical:
         return f"starts from another distribution than {legacy} (rung 2 initialisation); what it computes was not asked"
     degree = "up to rounding" if any(rung.verdict is Verdict.ROUNDING for rung in numerical) else "bit for bit"
-    return (
-        f"starts from another distribution than {legacy} (rung 2 initialisation), and computes the same from the same "
-        f"weights, {degree}"
-    )
+    findings = [each for rung in pair.rungs if rung.rung == "initialisation" for each in rung.findings]
+    if all(each.startswith("optimizer/") for each in findings if " starts as " in each):
+        start, same = "starts its optimizers with other slots", "slots"
+    else:
+        start, same = "starts from another distribution", "weights"
+    return f"{start} than {legacy} (rung 2 initialisation), and computes the same from the same {same}, {degree}"
 
 
 def first_divergence(pair: PairResult) -> Divergence | None:

@@ -578,6 +578,15 @@ def test_sides_and_batches_can_be_named_in_text() -> None:
     assert report.batches == "fake_program:batches: x (5, 4) float32, y (5, 2) float32"
 
 
+def test_a_side_that_needs_keras_2_is_started_with_it() -> None:
+    given = "check_sides:of_keras2", "check_sides:modern", "check_sides:batches"
+    report = check(*given, steps=2)
+    assert report.equal
+    assert "the legacy side needs Keras 2 and was started with TF_USE_LEGACY_KERAS=1" in report.notes
+    with pytest.raises(UserError, match="Set TF_USE_LEGACY_KERAS=1 before Python starts"):
+        check(*given, steps=2, isolated=False)
+
+
 def test_batches_are_made_up_where_none_are_given() -> None:
     report = checked(fake.factory(), fake.factory(), batches=None)
     assert report.equal and any("made up" in note for note in report.notes)
