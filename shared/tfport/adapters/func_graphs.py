@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import autograph_util, polymorphic_function
 
-from tfport.adapters import op_facts
+from tfport.adapters import graph_loops, op_facts
 from tfport.adapters.keras_lines import Layers
 from tfport.adapters.tf_draws import KIND, RANDOM_OPS
 from tfport.program import Node
@@ -49,12 +50,24 @@ _DRAWS = RANDOM_OPS | {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 @contextlib.contextmanager
 def flat_functions() -> Iterator[None]:
-    """Inside, a `tf.function` that is called runs as the Python it was made of."""
+    """Inside, a `tf.function` that is called runs as the Python it was made of, converted by autograph as ever."""
+    kind = polymorphic_function.Function
+    original = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        python = function._python_function
+        if not function._autograph or tf.executing_eagerly():
+            return python(*args, **kwargs)
+        with _autographed(True):
+            return autograph_util.py_func_from_autograph(python)(*args, **kwargs)
+
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
+    kind.__call__ = tf.autograph.experimental.do_not_convert(call)
     try:
         yield
     finally:
+        kind.__call__ = original
         tf.config.run_functions_eagerly(before)
 
 
@@ -73,32 +86,60 @@ class TracedNodes:
 
     concrete: Any
     """The ConcreteFunction, with one output a wanted tensor."""
-    names: list[str]
-    kinds: list[str]
-    inputs: list[tuple[str, ...]]
-    variables: list[tuple[str, ...]]
-    attributes: list[dict[str, str]]
-    where: list[str]
+    walk: _Walk
+    wanted: list[Any]
+    layers: Layers
     arguments: list[str]
     """Names of what is fed, in order."""
+    loops: list[graph_loops.TappedWhile]
+    """Loops that are entered."""
     graph: Any = field(repr=False, default=None)
+    _facts: dict[Any, tuple[dict[str, str], str]] = field(default_factory=dict)
 
     def run(self, fed: Mapping[str, Any]) -> list[Node]:
         """Runs the graph; what the computation does beside its values is done too (updates of statistics)."""
+        for loop in self.loops:
+            loop.begin()
         values = self.concrete(*(tf.convert_to_tensor(fed[name]) for name in self.arguments))
-        return [
-            Node(name, kind, inputs, variables, np.array(value.numpy()), attributes, where)
-            for name, kind, inputs, variables, value, attributes, where in zip(
-                self.names,
-                self.kinds,
-                self.inputs,
-                self.variables,
-                values,
-                self.attributes,
-                self.where,
-                strict=True,
-            )
-        ]
+        walk = self.walk
+        found: dict[Any, list[Node]] = {}
+        for loop in self.loops:
+            found[loop.op] = self._entered(loop)
+        nodes: list[Node] = []
+        for tensor, value in zip(self.wanted, values, strict=True):
+            for op in [op for op in found if op._id <= tensor.op._id]:
+                nodes += found.pop(op)
+            read, variables = walk.sources(tensor)
+            kind = "Identity" if walk.leaving.get(tensor.ref()) is not None else walk.kind(tensor.op)
+            attributes, where = self._facts_of(tensor.op, walk.constant)
+            nodes.append(Node(walk.name(tensor), kind, read, variables, np.array(value.numpy()), attributes, where))
+        return nodes
+
+    def _entered(self, loop: graph_loops.TappedWhile) -> list[Node]:
+        """The nodes of a loop, iteration by iteration."""
+        walk = self.walk
+
+        def moving(tensor: Any) -> bool:
+            return tensor.ref() in loop.live
+
+        def constant(tensor: Any) -> Any:
+            return None if moving(tensor) else op_facts.constant_value(tensor)
+
+        sources = graph_loops.Sources(loop, walk.behind, moving, walk.name)
+        nodes = []
+        for number, row in enumerate(loop.iterations):
+            for tensor, value in zip(loop.tensors, row, strict=True):
+                name, (read, variables) = sources.called(tensor, number), sources.read(tensor, number)
+                attributes, where = self._facts_of(tensor.op, constant)
+                nodes.append(Node(name, walk.kind(tensor.op), read, variables, value, attributes, where))
+        walk.leaving |= {tensor.ref(): sources.leaving(tensor) for tensor in loop.op.outputs}
+        return nodes
+
+    def _facts_of(self, op: Any, constant: Callable[[Any], Any]) -> tuple[dict[str, str], str]:
+        if op not in self._facts:
+            line = op_facts.where(op, self.layers.of(op) if op.graph is self.graph else "")
+            self._facts[op] = op_facts.attributes(op, constant), line
+        return self._facts[op]
 
 
 class Found(Exception):
@@ -135,7 +176,12 @@ def trace(
         graph = tf.compat.v1.get_default_graph()
         named = dict(zip(inputs, tensors, strict=True))
         try:
-            with flat_functions(), _autographed(autograph), layers.watched(graph):
+            with (
+                flat_functions(),
+                _autographed(autograph),
+                layers.watched(graph),
+                graph_loops.copied(graph, _numeric) as loops,
+            ):
                 called = tf.__internal__.autograph.tf_convert(function, _context()) if autograph else function
                 targets = called(named)
         except Found as found:
@@ -143,20 +189,18 @@ def trace(
         walk = _Walk(graph, {tensor.ref(): name for name, tensor in named.items()}, _handles(variables))
         wanted = walk.wanted([each for each in flat_tensors(targets) if each.graph is graph])
         described["walk"], described["wanted"], described["graph"] = walk, wanted, graph
+        described["loops"] = walk.entered(loops)
         # An Identity, since one tensor may be asked for twice and an input handed through.
         return [tf.identity(each) for each in wanted]
 
     concrete = tf.function(body, autograph=False).get_concrete_function(*specs)
-    walk, wanted = described["walk"], described["wanted"]
     return TracedNodes(
         concrete,
-        [walk.name(tensor) for tensor in wanted],
-        [walk.kind(tensor.op) for tensor in wanted],
-        [walk.sources(tensor)[0] for tensor in wanted],
-        [walk.sources(tensor)[1] for tensor in wanted],
-        [op_facts.attributes(tensor.op, walk.constant) for tensor in wanted],
-        [op_facts.where(tensor.op, layers.of(tensor.op)) for tensor in wanted],
+        described["walk"],
+        described["wanted"],
+        layers,
         list(inputs),
+        described["loops"],
         described["graph"],
     )
 
@@ -232,6 +276,12 @@ def _handles(variables: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[i
     return found
 
 
+def _numeric(tensor: Any) -> bool:
+    """Whether a tensor that varies is a node: it is a number or a bool, and no op that only hands it on made it."""
+    kind = tensor.dtype
+    return (kind.is_floating or kind.is_integer or kind.is_bool) and tensor.op.type not in _SKIPPED
+
+
 class _Walk:
     """Reads which tensors of a graph are nodes, and what stands behind each."""
 
@@ -245,6 +295,22 @@ class _Walk:
         }
         self._live: dict[Any, bool] = {}
         self._behind: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._reached: list[Any] = []
+        self.leaving: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        """Output of a loop that was entered -> what it is computed from."""
+
+    def entered(self, copied: Iterable[graph_loops.TappedWhile]) -> list[graph_loops.TappedWhile]:
+        """Those loops that the targets are computed from."""
+        reached = {tensor.op for tensor in self._reached}
+        found = [loop for loop in copied if loop.op in reached]
+        for loop in found:
+            loop.settle([self._live.get(tensor.ref(), True) for tensor in loop.op.inputs])
+        return found
+
+    def behind(self, tensor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the nodes and inputs, and of the variables, that a tensor is or is computed from."""
+        self._behind.clear()
+        return self._look(tensor)
 
     def _edges(self, op: Any) -> list[Any]:
         return [] if op.type in _SHAPES else list(op.inputs)
@@ -261,7 +327,8 @@ class _Walk:
             pending.extend(self._edges(tensor.op))
         for tensor in sorted(reached.values(), key=lambda each: each.op._id):
             self._live[tensor.ref()] = self._is_live(tensor)
-        found = [tensor for tensor in reached.values() if self.is_node(tensor)]
+        self._reached = list(reached.values())
+        found = [tensor for tensor in self._reached if self.is_node(tensor)]
         last = {each.ref(): index for index, each in enumerate(self._through(target) for target in targets)}
         # The targets come last, in their own order; everything else as it was made.
         return sorted(
@@ -286,12 +353,7 @@ class _Walk:
 
     def is_node(self, tensor: Any) -> bool:
         """Whether it is a number or a bool that depends on inputs, variables or draws."""
-        return (
-            (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
-            and tensor.op.type not in _SKIPPED
-            and not self._source(tensor)
-            and self._live.get(tensor.ref(), False)
-        )
+        return _numeric(tensor) and not self._source(tensor) and self._live.get(tensor.ref(), False)
 
     def constant(self, tensor: Any) -> Any:
         """The value of an operand that depends on nothing that varies; None where it does or cannot be folded."""
@@ -312,6 +374,8 @@ class _Walk:
 
     def sources(self, tensor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the nodes and inputs behind a node, and of the variables that it reads."""
+        if tensor.ref() in self.leaving:
+            return self.leaving[tensor.ref()]
         nodes: dict[str, None] = {}
         variables: dict[str, None] = {}
         for each in self._edges(tensor.op):
@@ -331,6 +395,8 @@ class _Walk:
             return (), (() if name is None else (name,))
         if self.is_node(tensor):
             return (self.name(tensor),), ()
+        if key in self.leaving:
+            return self.leaving[key]
         if key not in self._behind:
             self._behind[key] = ((), ())  # against loops of V1 graphs
             op = tensor.op

@@ -81,6 +81,7 @@ class Calls:
         *,
         phase: str = "forward",
         keep: bool = True,
+        beside: Sequence[Any] = (),
     ) -> list[Any]:
         """One session.run with the batch, the mode's feeds and recorded draws.
 
@@ -91,6 +92,7 @@ class Calls:
           source: where draws come from; None lets the graph draw.
           phase: what the draws are keyed by.
           keep: whether variables that the fetches write to are put back.
+          beside: what is run as well, and needs nothing else than the fetches do; its values are not returned.
 
         Raises:
           UserError: an input is missing or does not fit, or the graph fails.
@@ -105,7 +107,8 @@ class Calls:
         if source is not None:
             source.begin(phase)
             feed |= self._draw_feeds(plan, phase, feed, source)
-        return self._run(fetches, {each: feed[each] for each in self.used(feed, plan, fetches)}, plan, keep)
+        fed = {each: feed[each] for each in self.used(feed, plan, fetches)}
+        return self._run([*fetches, *beside], fed, plan, keep)[: len(fetches)]
 
     def used(self, feed: Iterable[Any], plan: Plan, fetches: Sequence[Any]) -> list[Any]:
         """What must be fed: the rest would be copied into the Session for nothing."""

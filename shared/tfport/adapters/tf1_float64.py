@@ -24,6 +24,8 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import node_def_pb2, types_pb2
 from tensorflow.python.framework import graph_to_function_def, kernels, meta_graph, op_def_registry
 
+from tfport.adapters.tf1_reading import COPIES
+
 _FLOAT, _DOUBLE = types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE
 _WIDER = {
     _FLOAT: _DOUBLE,
@@ -81,7 +83,7 @@ def in_float64(graph: Any) -> Any:
         meta, _ = meta_graph.export_scoped_meta_graph(graph=graph, collection_list=kept)
     definition = meta.graph_def
     rewriting = _Rewriting(definition)
-    nodes = rewriting.nodes(list(definition.node), {})
+    nodes = rewriting.nodes([node for node in definition.node if not node.name.startswith(COPIES)], {})
     nodes += _rounded_numbers(nodes)
     del definition.node[:]
     definition.node.extend(nodes)

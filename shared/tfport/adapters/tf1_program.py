@@ -336,20 +336,9 @@ class GraphProgram(Program):
             ends, training = [tensor for tensor, _ in self._phase(phase).objective], True
             if not ends:
                 raise NotImplementedError(f"phase {phase!r} has no loss")
-        found = self._nodes.of(ends)
-        values = self.calls.run([each.tensor for each in found], batch, training, self.draws, phase=phase or "forward")
-        return [
-            Node(
-                each.name,
-                tf1_float64.written(each.tensor.op).type,
-                each.inputs,
-                each.variables,
-                np.asarray(value),
-                each.attributes,
-                each.where,
-            )
-            for each, value in zip(found, values, strict=True)
-        ]
+        plan = self._nodes.of(ends)
+        values = self.calls.run(plan.tensors, batch, training, self.draws, phase=phase or "forward", beside=plan.beside)
+        return self._nodes.nodes(plan, values)
 
     def loss(self, phase: str, batch: Batch) -> float:
         """What the phase's gradients are taken of, which need not be the loss that it reports."""

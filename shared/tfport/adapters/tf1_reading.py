@@ -20,6 +20,8 @@ VARIABLE_TYPES = ("VariableV2", "Variable", "VarHandleOp", "AutoReloadVariable")
 PASSING = ("Identity", "ReadVariableOp", "Enter", "RefEnter", "RefIdentity", "StopGradient", "Switch", "RefSwitch")
 """Ops whose output is what they were given, as far as anyone who looks for a variable is concerned."""
 ABOUT_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "VariableShape", "BroadcastGradientArgs")
+COPIES = "tfport_loop"
+"""Beginning of the names of the ops that tfport itself adds to a graph: copies of loops (`graph_loops`)."""
 _READS_REFS = ("IsVariableInitialized", "CountUpTo", *PASSING)
 _RESOURCE_CHANGES = re.compile(r"Assign\w*VariableOp|Resource(Sparse)?Apply\w+|ResourceScatter\w+|Resource\w+Assign")
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall", "If", "While", "Case")
@@ -156,7 +158,8 @@ class Reading:
             lambda op: op.type in ("Merge", "RefMerge"),
         )
 
-    def is_flow(self, tensor: Any) -> bool:
+    @staticmethod
+    def is_flow(tensor: Any) -> bool:
         """Whether a tensor is the flow of a TensorArray, which orders its reads and writes and is no value."""
         seen: set[Any] = set()
         pending = [tensor]

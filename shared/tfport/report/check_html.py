@@ -41,6 +41,7 @@ def render_check(report: CheckReport) -> str:
         "equal": report.equal,
         "headline": check_words.headline(report),
         "summary": check_words.summary(report),
+        "notes": check_words.notes(report)[1],
         "pair": pair,
         "rungs": [_rung_view(number, name, rungs.get(name)) for number, name in enumerate(RUNGS)] if pair else [],
         "findings": [(rung.rung, text) for rung in rungs.values() for text in rung.findings],
@@ -111,7 +112,7 @@ def _sections(view: dict[str, Any]) -> dict[str, str]:
         ("draws", "Random draws", report.draws),
         ("curves", "Losses", view["chart"] or view["picture"]),
         ("losses", "Reported against recomputed losses", view["pair"] and view["pair"].loss_checks),
-        ("left-out", "What was left out, and notes", report.left_out or report.notes),
+        ("left-out", "What was left out, and notes", report.left_out or check_words.notes(report)[1]),
         ("meaning", "What the verdicts mean", view["pair"]),
     ]
     return {name: title for name, title, shown in titles if shown}

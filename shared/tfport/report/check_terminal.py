@@ -43,7 +43,7 @@ def print_check(report: CheckReport, console: Console | None = None) -> None:
     _print_trained(report, console)
     _print_draws(report, console)
     _print_list(console, "Left out:", report.left_out)
-    _print_list(console, "Notes:", report.notes)
+    _print_list(console, "Notes:", tuple(check_words.notes(report)[1]))
     if report.command:
         _heading(console, "Repeat with:")
         for line in report.command.splitlines():
@@ -80,6 +80,8 @@ def _print_sides(report: CheckReport, console: Console) -> None:
         f"{report.precision}, {words.counted(report.steps, 'step')}, seed {report.seed}"
         + (f"; batches: {report.batches}" if report.batches else ""),
     )
+    for note in check_words.notes(report)[0]:
+        _item(console, note)
     for sentence in (check_words.rounding_text(report), check_words.tolerance_text(report)):
         if sentence:
             print_line(console, sentence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -197,11 +198,9 @@ def _failure(report: CheckReport, pair: PairResult, modern: str, legacy: str) ->
         without = unmatched_text(report)
         reason = without[0].lower() + without[1:].rstrip(".") if without else ""
         return f"{modern} cannot be compared with {legacy}: {reason or ('first at ' if decided else '') + where}"
-    tensor = (
-        f", in {shortened(divergence.tensor)}"
-        if divergence is not None and decided is not None and divergence.rung == decided.rung
-        else ""
-    )
+    tensor = ""
+    if divergence is not None and decided is not None and divergence.rung == decided.rung:
+        tensor = f", {place_text(report.location)}" if report.location else f", in {shortened(divergence.tensor)}"
     return f"{modern} differs from {legacy}: {'first at ' if decided else ''}{where}{tensor}"
 
 
@@ -227,8 +226,9 @@ def _broken(report: CheckReport) -> str:
 
 
 def summary(report: CheckReport) -> list[str]:
-    """What stands below the headline, a sentence each: how it was shown, tolerance, mapping, contracts, left out."""
+    """What is below the headline, a sentence each: decisive notes, how it was shown, tolerance, mapping, contracts."""
     found = [
+        *notes(report)[0],
         rounding_text(report),
         tolerance_text(report),
         mapping_text(report),
@@ -274,10 +274,39 @@ def first_divergence(report: CheckReport) -> Divergence | None:
 def divergence_text(report: CheckReport, divergence: Divergence) -> str:
     """A divergence as plain text, without a model's name before it."""
     assert report.pair is not None
-    return words.divergence_text("", report.pair, divergence).lstrip()
+    text = words.divergence_text("", report.pair, divergence).lstrip()
+    if report.location is not None and divergence == first_divergence(report):
+        text += f"\nIt arises {place_text(report.location)}."
+    return text
+
+
+_DECISIVE = re.compile(
+    r"no optimizer|float64|not run|none found|cannot|could not|is not available|no batches|left out: |no output|"
+    r"trains nothing|fed or unknown|beyond step"
+)
+"""What a note says that a reader must know before the verdicts."""
+
+
+def notes(report: CheckReport) -> tuple[list[str], list[str]]:
+    """The notes that decide how the verdicts are to be read, and the others."""
+    first = [note for note in report.notes if _DECISIVE.search(note)]
+    return first, [note for note in report.notes if note not in first]
 
 
 # --- Where ------------------------------------------------------------------------------------------------------------
+def place_text(location: Location) -> str:
+    """The place in a few words: "at conv/Conv2D (gan.py:41)", "in the gradient of fc/kernel"."""
+    tensor = location.variables[0][0] if location.variables else ""
+    if location.modern_kind in ("gradient", "update"):
+        return f"in the {location.modern_kind} of {shortened(tensor)}"
+    node, where = location.modern_node, location.modern_where
+    if not node:
+        node, where = location.legacy_node, location.legacy_where
+    if not node:
+        return f"in {shortened(tensor)}" if tensor else f"at step {location.step}"
+    return f"at {shortened(node)}" + (f" ({where})" if where else "")
+
+
 def location_text(location: Location) -> str:
     """Where the divergence arises, in a sentence or two."""
     if location.text:
@@ -297,16 +326,21 @@ def location_facts(location: Location) -> list[tuple[str, str]]:
     def pairs(both: Iterable[tuple[str, str]]) -> str:
         return ", ".join(one if one == other else f"{one} → {other}" for one, other in both) or "none"
 
-    def node(name: str, kind: str) -> str:
-        return (name + (f" ({kind})" if kind else "")) if name else "not found"
+    def node(name: str, kind: str, where: str) -> str:
+        if not name:
+            return "none"
+        return f"{name} ({', '.join(part for part in (kind, where) if part)})"
 
-    return [
+    found = [
         ("When", f"step {location.step}" + (f", phase {location.phase}" if location.phase else "")),
-        ("Modern node", node(location.modern_node, location.modern_kind)),
-        ("Legacy node", node(location.legacy_node, location.legacy_kind)),
+        ("Modern node", node(location.modern_node, location.modern_kind, location.modern_where)),
+        ("Legacy node", node(location.legacy_node, location.legacy_kind, location.legacy_where)),
         ("Inputs that agree", pairs(location.agreeing)),
         ("Variables it reads", pairs(location.variables)),
     ]
+    for name, legacy, modern in location.differing:
+        found.append((f"Differs: {name}", f"legacy {legacy or 'not constant'}, modern {modern or 'not constant'}"))
+    return found
 
 
 def neighbour_rows(report: CheckReport, location: Location) -> list[tuple[str, str, str, str, str]]:
@@ -476,7 +510,7 @@ def draws_text(report: CheckReport) -> str:
 def assertion_text(report: CheckReport) -> str:
     """What a failed pytest assertion shows: at most 25 lines of plain text, the place first."""
     report = readable(report)
-    lines = [headline(report) + "."]
+    lines = [headline(report) + ".", *notes(report)[0][:3]]
     divergence = first_divergence(report)
     if divergence is not None:
         lines += ["", *divergence_text(report, divergence).splitlines()]

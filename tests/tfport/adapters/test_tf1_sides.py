@@ -575,7 +575,7 @@ def test_nodes_are_named_wired_and_in_order() -> None:
         seen.add(node.name)
 
 
-def test_a_while_loop_is_connected_across() -> None:
+def test_a_while_loop_is_entered_iteration_by_iteration() -> None:
     def build() -> None:
         x = tf.placeholder(tf.float32, [None, 2], name="x")
         w = tf.get_variable("w", [2, 2])
@@ -594,9 +594,17 @@ def test_a_while_loop_is_connected_across() -> None:
         assert any("loss of train: loss" in note for note in program.notes())
         nodes = program.nodes({"x": np.ones((1, 2))}, True, "train")
         names = {node.name: node for node in nodes}
-        assert names["loss"].inputs and not [name for name in names if "while/" in name.lower() and "Tanh" in name]
-        middle = [each for node in nodes for each in node.inputs if each == "first"]
-        assert middle
+        h = names["first"].value
+        for number in range(3):
+            product, state = names[f"while/MatMul [iteration {number}]"], names[f"while/Tanh [iteration {number}]"]
+            assert product.inputs == ("first" if number == 0 else f"while/Tanh [iteration {number - 1}]",)
+            assert product.variables == ("w",) and state.inputs == (product.name,)
+            h = np.tanh(h @ program.state().arrays["w"])
+            np.testing.assert_allclose(state.value, h, rtol=1e-5)
+            assert f"while/Tanh [iteration {number + 1}]" in names or number == 2
+        (square,) = (node for node in nodes if node.kind == "Square")
+        (leaving,) = (names[name] for name in square.inputs)
+        assert leaving.inputs == ("while/Tanh [iteration 2]",) or leaving.name == "while/Tanh [iteration 2]"
         before = program.run_phase("train", {"x": np.ones((1, 2))})["loss"]
         assert program.loss("train", {"x": np.ones((1, 2))}) != before
 
