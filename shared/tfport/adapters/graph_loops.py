@@ -405,6 +405,23 @@ def _live(body: Any, given: Sequence[bool]) -> set[Any]:
             return live
 
 
+def written_in_body(op: Any, written: Callable[[Any], Any]) -> Any:
+    """The op of the user's own graph that an op stands for, which may be in the body of a loop.
+
+    Args:
+      op: of a graph, or of a While op's body.
+      written: gives the op of the user's own graph for one of a rewritten graph.
+    """
+    loop = getattr(op.graph, "_while", None)
+    if loop is None:
+        return written(op)
+    body = while_v2._get_graph(written(loop), "body", "_body_graph")
+    try:
+        return body.get_operation_by_name(op.name)
+    except KeyError:
+        return op
+
+
 Behind = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of the nodes and inputs, and of the variables, that a tensor is or is computed from."""
 

@@ -144,7 +144,7 @@ class NodeReading:
     def _node(
         self, tensor: Any, name: str, read: graph_loops.Behind, value: Any, varies: Callable[[Any], bool]
     ) -> Node:
-        op = written(tensor.op)
+        op = graph_loops.written_in_body(tensor.op, written)
         if op not in self._facts:
             attributes = op_facts.attributes(op, lambda each: None if varies(each) else op_facts.constant_value(each))
             self._facts[op] = attributes, op_facts.where(op)

@@ -223,6 +223,18 @@ class _Side:
                 pending += each.inputs
         return found
 
+    def alone(self, node: Any, beside: set[Token], through: set[str]) -> tuple[str, ...]:
+        """Names of what a node is computed from and another is not; of equal values the program's input is named.
+
+        Args:
+          node: a node of this side.
+          beside: the other's tokens.
+          through: as `tokens` takes it.
+        """
+        fed = {self.classes[each.name]: each.name for each in self.fed if each.name in self.classes}
+        reads = self._read(node, through)
+        return tuple(dict.fromkeys(fed.get(token[1], reads[token]) for token in reads if token not in beside))
+
     def behind(self, node: Any) -> list[Any]:
         """The nodes apart that a node is computed from, in order."""
         lone = {each.name for each in self.apart}
@@ -437,8 +449,8 @@ class _Alignment:
                 self._named(right.names(only_right[0])),
                 (one, other),
                 only_modern=tuple(only_right),
-                reads_legacy=_without(reads_left, reads_right),
-                reads_modern=_without(reads_right, reads_left),
+                reads_legacy=left.alone(one, set(reads_right), lone_left),
+                reads_modern=right.alone(other, set(reads_left), lone_right),
             )
         return Parting(
             only_left[0],
@@ -446,8 +458,8 @@ class _Alignment:
             agreeing,
             (one, other),
             only_legacy=tuple(only_left),
-            reads_legacy=_without(reads_left, reads_right),
-            reads_modern=_without(reads_right, reads_left),
+            reads_legacy=left.alone(one, set(reads_right), lone_left),
+            reads_modern=right.alone(other, set(reads_left), lone_right),
         )
 
     def _reads_alone(self, only: Sequence[Any], opposite: _Side, anchor: tuple[Any, Any]) -> Any:
@@ -467,8 +479,8 @@ class _Alignment:
             other,
             agreeing,
             exchanged=tuple(second for first, second in agreeing if not self._in_order(first, second)),
-            reads_legacy=_without(left, right),
-            reads_modern=_without(right, left),
+            reads_legacy=self.left.alone(one, set(right), lone_left),
+            reads_modern=self.right.alone(other, set(left), lone_right),
             differing=() if replaced else _differing(one, other),
             replaced=replaced,
         )
@@ -502,10 +514,6 @@ class _Alignment:
     def _equal(self, one: str, other: str) -> bool:
         left, right = self.left.by_name.get(one), self.right.by_name.get(other)
         return left is not None and right is not None and agree(left.value, right.value, self.close)
-
-
-def _without(reads: Mapping[Token, str], others: Mapping[Token, str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for token, name in reads.items() if token not in others))
 
 
 def _unpaired(left: Iterable[Any], right: Iterable[Any]) -> tuple[list[Any], list[Any]]:
