@@ -396,6 +396,7 @@ class _Found:
         optimizer = getattr(thing, "optimizer", None)
         if optimizer is not None and getattr(thing, "compiled", getattr(thing, "_is_compiled", False)):
             self.lent.add(id(optimizer))
+            self.walk(f"{path}_optimizer" if path else "optimizer", optimizer)
         if type(thing).__module__.split(".")[0] not in _OUTSIDE or _is_keras(thing, "Model"):
             tracked = tf.Variable if flavour_of(thing) == "keras2" else ()  # tf_keras's weights are all of the user's
             for key, value in list(vars(thing).items()):

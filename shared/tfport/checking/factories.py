@@ -50,6 +50,8 @@ def named(given: Any) -> str:
     """What a report calls a side."""
     if isinstance(given, str):
         return given
+    if isinstance(given, functools.partial):
+        return named(given.func)
     if callable(given) and hasattr(given, "__qualname__"):
         return f"{given.__module__}:{given.__qualname__}".replace("<locals>.", "")
     return type(given).__name__
@@ -62,11 +64,11 @@ def is_file(given: Any) -> bool:
     return isinstance(given, str) and (given.endswith(SUFFIXES) or Path(given).exists() or "/" in given.split(":")[0])
 
 
-def find(name: str, side: str) -> Callable[..., Any]:
-    """The function that `module:function` names; the folder one stands in is searched too.
+def find(name: str, side: str) -> Any:
+    """The function, or the built model, that `module:function` names; the folder one stands in is searched too.
 
     Raises:
-      UserError: it is not written like that, cannot be imported, or is no function.
+      UserError: it is not written like that, cannot be imported, or is neither.
     """
     module_name, colon, function_name = name.partition(":")
     if module_name.endswith(".py"):
@@ -110,10 +112,25 @@ def find(name: str, side: str) -> Callable[..., Any]:
         more = f" and {len(functions) - _LISTED} more" if len(functions) > _LISTED else ""
         raise UserError(f"--{side}={name}: {module_name} has no {function_name!r}; it has {listed}{more}.")
     function: Any = getattr(module, function_name)
+    if side != "batches" and is_built(function):
+        return function
     if not callable(function):
         does = "gives batches" if side == "batches" else "builds the model"
         raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that {does}.")
-    return function  # type: ignore[no-any-return]
+    return function
+
+
+def is_built(given: Any) -> bool:
+    """Whether it is a Program, a model, a module or a graph, and no function that builds one."""
+    if isinstance(given, type):
+        return False
+    family = {base.__module__.split(".")[0] for base in type(given).__mro__}
+    weights = {"keras": "weights", "tf_keras": "weights", "torch": "parameters", "tensorflow": "trainable_variables"}
+    return (
+        isinstance(given, Program)
+        or _is_graph(given)
+        or any(hasattr(given, attribute) for package, attribute in weights.items() if package in family)
+    )
 
 
 def build(
@@ -122,7 +139,7 @@ def build(
     """One side, built in this process; a Keras side needs `Floatx` around its whole life.
 
     Args:
-      given: `module:function`, a `.meta` file, a SavedModel's folder, a function, or a Program.
+      given: `module:function`, a `.meta` file, a SavedModel's folder, a function, or what a function would return.
       side: "legacy" or "modern", for messages.
       precision: "float32" or "float64".
       seed: seeds the frameworks' and numpy's global generators, and the factory's `seed` where it takes one.
@@ -139,7 +156,7 @@ def build(
         program = _guarded(lambda: _from_file(str(given), side, precision, names), str(given), side)
         return _in_precision(program, precision, str(given))
     function = find(given, side) if isinstance(given, str) else given
-    if not callable(function):
+    if is_built(function) or not callable(function):
         return _adapted(function, named(given), side, precision, seed, names, None)
     with lines_noted():
         return _from_function(function, named(given), side, precision, seed, names)
@@ -177,7 +194,8 @@ def _from_function(
     if needed:
         raise UserError(
             f"the {side} factory {name} needs {', '.join(needed)}: expected a function without arguments; it may take "
-            "dtype and seed."
+            f"dtype and seed. Name one that calls it: def build(): return "
+            f"{name.rpartition(':')[2]}({', '.join(f'{each}=...' for each in needed)})."
         )
     seed_all(seed)
     if _is_tf1(function):
@@ -310,18 +328,14 @@ def _adapted(
 
         torch_module = constructor("torch_module")
 
-        program = _guarded(lambda: torch_module(made, seed=seed), name, side)
+        step = _step_of(made, name, side, "torch_module")
+        program = _guarded(lambda: torch_module(made, step=step, seed=seed), name, side)
     elif "tensorflow" in family and hasattr(made, "trainable_variables"):
         from tfport.adapters import constructor
 
         tf_module = constructor("tf_module")
 
-        step = next((getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None)
-        if step is None:
-            raise UserError(
-                f"the {side} factory {name} returned {type(made).__name__}, which has no train_step and no step: "
-                "return tfport.adapters.tf_module(module, step=function) with the function that trains it."
-            )
+        step = _step_of(made, name, side, "tf_module")
         program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
@@ -329,6 +343,19 @@ def _adapted(
         program.close()
         raise NoSuchPrecision(f"{name} takes no dtype, and what it builds under floatx float64 is float32")
     return _in_precision(program, precision, name)
+
+
+def _step_of(made: Any, name: str, side: str, maker: str) -> Callable[..., Any]:
+    """The method that trains a module."""
+    step: Callable[..., Any] | None = next(
+        (getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None
+    )
+    if step is None:
+        raise UserError(
+            f"the {side} side {name} gives {type(made).__name__}, which has no train_step and no step: return "
+            f"tfport.adapters.{maker}(module, step=function) from a function, with the function that trains it."
+        )
+    return step
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -442,6 +469,9 @@ def _nowhere() -> Any:
 
 def _is_tf1(function: Callable[..., Any]) -> bool:
     """Whether the function uses tensorflow.compat.v1 under a name of its own, as TF1 code that still runs does."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
     wrapped = inspect.unwrap(function)
     names = set(getattr(getattr(wrapped, "__code__", None), "co_names", ()))
     module_globals = getattr(wrapped, "__globals__", {})

@@ -281,9 +281,13 @@ class _Server:
             return {"no_such_precision": str(reason)}
         return {"kind": self.program.kind, "precision": self.program.precision, "phases": list(self.program.phases)}
 
+    def _is_built(self) -> bool:
+        given = self.order["given"]
+        return not factories.is_file(given) and factories.is_built(factories.find(given, self.order["side"]))
+
     def initialise(self, program: Program, seed: int) -> None:
         """Takes over what a second build draws; a graph's file runs its own initialisers again."""
-        if factories.is_file(self.order["given"]):
+        if self._is_built() or factories.is_file(self.order["given"]):
             program.initialise(seed)
             return
         fresh = factories.build(**self.order, seed=seed)
@@ -292,7 +296,10 @@ class _Server:
         fresh.close()
 
     def afresh(self, program: Program) -> None:
-        """Puts the program aside and has it built once more."""
+        """Puts the program aside and has it built once more; one that was given built is the same once more."""
+        if self._is_built():
+            self.aside = program
+            return
         fresh = factories.build(**self.order, seed=self.seed)
         fresh.draws.seed, fresh.draws.step = program.draws.seed, program.draws.step
         fresh.prepare(self.first_batch)
@@ -301,7 +308,8 @@ class _Server:
     def back(self, program: Program) -> None:
         """Has the program back that was put aside."""
         assert self.aside is not None
-        program.close()
+        if program is not self.aside:
+            program.close()
         self.program, self.aside = self.aside, None
 
     def _answered(self, program: Program, method: str, arguments: dict[str, Any]) -> dict[str, Any]:

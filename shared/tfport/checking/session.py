@@ -109,22 +109,25 @@ class Session:
         """Role -> what its first build called things."""
         self.tracks: dict[str, dict[str, counters.Track]] = {}
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
+        self._programs: dict[str, Program] = {}
+        """Role -> the Program of a model that was given built."""
         self._homes = {role: Home(order.given(role), role) for role in ("legacy", "modern") if order.elsewhere(role)}
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for program in self._programs.values():
+            program.close()
         for home in self._homes.values():
             home.close()
 
     @contextmanager
     def opened(self, role: str, precision: str, seed: int | None = None) -> Iterator[Program]:
         """One side, built for the block; a Program that the user gave is put back as it was."""
-        given = self.order.given(role)
+        given = self._given(role)
         names = self.order.names if role == "legacy" else {}
         seed = self.order.seed if seed is None else seed
-        own = isinstance(given, Program)
         if role in self._homes:
             program = self._remote(role, precision, seed)
             program.draws.seed = self.order.seed
@@ -154,6 +157,18 @@ class Session:
                 else:
                     program.close()
 
+    def _given(self, role: str) -> Any:
+        """What was given as that side; a model that is built already as one Program for the whole check."""
+        given = self.order.given(role)
+        if role not in self._homes and isinstance(given, str) and not factories.is_file(given):
+            given = factories.find(given, role)
+        if role in self._homes or isinstance(given, Program) or not factories.is_built(given):
+            return given
+        if role not in self._programs:
+            names = self.order.names if role == "legacy" else {}
+            self._programs[role] = factories.build(self.order.given(role), role, "float32", self.order.seed, names)
+        return self._programs[role]
+
     def _remote(self, role: str, precision: str, seed: int) -> Program:
         """The side in a process of its own; once more with Keras 2 behind tf.layers where its code needs that."""
         from tfport.checking.remote import RemoteProgram
@@ -174,7 +189,7 @@ class Session:
         """The side built once more for the block, so that nothing of it has run; itself where it was given as built."""
         from tfport.checking.remote import RemoteProgram
 
-        if isinstance(self.order.given(role), Program):
+        if isinstance(self._given(role), Program):
             yield program
         elif isinstance(program, RemoteProgram):
             with program.afresh():
@@ -201,7 +216,7 @@ class Session:
     @contextmanager
     def built_again(self, side: Side, seed: int) -> Iterator[Mapping[str, Array] | None]:
         """The initial state of the side, built again with another seed, under shared names; None where it cannot be."""
-        given = self.order.given(side.role)
+        given = self._given(side.role)
         if callable(given) and not isinstance(given, Program):
             with self.opened(side.role, side.program.precision, seed) as program:
                 yield self.side(program, side.role, side.names).state().arrays

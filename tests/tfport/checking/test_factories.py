@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import sys
@@ -18,7 +19,8 @@ import tensorflow.compat.v1 as tf1
 import check_sides
 from fake_program import FakeProgram
 from tfport.checking import factories
-from tfport.checking.factories import NoSuchPrecision, build, find, is_file, named, takes_precision
+from tfport.checking.check import check
+from tfport.checking.factories import NoSuchPrecision, build, find, is_built, is_file, named, takes_precision
 from tfport.checking.quoting import said
 from tfport.errors import UserError
 
@@ -132,6 +134,75 @@ def test_names_of_a_graph_are_refused_for_what_has_none() -> None:
         UserError, match="--losses names parts of a TF1 graph, and the legacy factory check_sides:legacy"
     ):
         build(check_sides.legacy, "legacy", names={"losses": "loss"})
+
+
+# --- What is no plain function ----------------------------------------------------------------------------------------
+class _Maker:
+    def __call__(self, seed: int = 0) -> FakeProgram:
+        return FakeProgram(seed=seed)
+
+
+class _Graph:
+    """Builds a TF1 graph when it is called."""
+
+    def __call__(self, dtype: str = "float32") -> Any:
+        return _graph(dtype=dtype)
+
+
+def _scaled_graph(scale: float, dtype: str = "float32") -> Any:
+    assert scale
+    return _graph(dtype=dtype)
+
+
+def test_anything_that_can_be_called_without_arguments_is_a_factory() -> None:
+    for given in (_Maker(), lambda: FakeProgram(), functools.partial(check_sides.whole, seed=3), check_sides.whole):
+        assert build(given, "modern").kind == FakeProgram().kind
+    for given in (_Graph(), functools.partial(_scaled_graph, 1.0)):
+        program = build(given, "legacy", "float64")
+        assert (program.kind, program.precision) == ("TF1 graph", "float64")
+    assert named(functools.partial(_scaled_graph, 1.0)).endswith(":_scaled_graph")
+    with pytest.raises(UserError, match=r"needs scale: .* def build\(\): return _scaled_graph\(scale=...\)"):
+        build(_scaled_graph, "legacy")
+
+
+def _compiled() -> Any:
+    model = keras.Sequential([keras.Input([3], name="x"), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+class _Trained(tf.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = tf.Variable(tf.ones([3, 1]), name="weight")
+
+    def __call__(self, x: Any) -> Any:
+        return x @ self.weight
+
+    def step(self, x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x) - y))
+        self.weight.assign_sub(0.1 * tape.gradient(loss, self.weight))
+        return loss
+
+
+@pytest.mark.parametrize("make", [_compiled, _Trained, FakeProgram])
+def test_a_built_model_is_a_side(make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_sides, "built", make(), raising=False)
+    assert is_built(check_sides.built)  # type: ignore[attr-defined]
+    assert not is_built(make)
+    assert build("check_sides:built", "modern").kind == build(make, "modern").kind
+
+
+@pytest.mark.parametrize("make", [_compiled, _Trained])
+def test_a_built_model_is_checked_and_put_back(make: Callable[[], Any]) -> None:
+    model = make()
+    before = [np.array(each) for each in model.trainable_variables]
+    batches = {"x": np.eye(3, dtype=np.float32), "y": np.ones((3, 1), np.float32)}
+    report = check(make, model, batches, steps=2)
+    assert report.equal, report
+    assert "rung 2 was not run: a side's initialisers cannot be run again" in report.notes
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True))
 
 
 # --- Containing the user's code ---------------------------------------------------------------------------------------
@@ -316,8 +387,8 @@ def test_a_compiled_model_is_taken_even_where_tf1_is_mentioned() -> None:
     ("factory", "message"),
     [
         (lambda: _keras(False), "is not compiled, so it has no loss and no optimizer; expected a compiled model: call"),
-        (lambda: keras.layers.Dense(3), "returned Dense, which has no train_step and no step: return tfport.adapters"),
-        (_Module, "returned _Module, which has no train_step and no step: return tfport.adapters.tf_module"),
+        (lambda: keras.layers.Dense(3), "gives Dense, which has no train_step and no step: return tfport.adapters"),
+        (_Module, "gives _Module, which has no train_step and no step: return tfport.adapters.tf_module"),
         (lambda: tf.zeros([3]), "returned EagerTensor: expected a compiled Keras model"),
         (lambda: keras.Sequential, "returned type: expected a compiled Keras model"),
     ],
