@@ -38,12 +38,15 @@ def constant_factor(pairs: Sequence[tuple[float, float]], precision: str, sure: 
       sure: whether the second must have changed between the states: else a constant could be taken for a multiple.
     """
     usable = [(one, other) for one, other in pairs if abs(other) > _LEAST and math.isfinite(one)]
-    if not usable or len(usable) < len(pairs):
+    nothing = [one for one, other in pairs if abs(other) <= _LEAST]
+    if not usable or len(usable) + len(nothing) < len(pairs):
         return None
-    if all(agrees(one, other) for one, other in usable):
+    if all(agrees(one, other) for one, other in pairs):
         return 1.0
     one, other = max(usable, key=lambda pair: abs(pair[1]))
     factor = _plain(one / other, precision)
+    if any(abs(each) > _LEAST * max(abs(factor), 1.0) for each in nothing):
+        return None
     if not factor or not all(abs(a - factor * b) <= REPORT_BOUND * abs(a) for a, b in usable):
         return None
     away = max((pair for pair in usable), key=lambda pair: abs(pair[1] - other))
