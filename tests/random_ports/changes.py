@@ -279,7 +279,7 @@ def _reported(about: Recipe, draws: random.Random) -> Planted:
 _ALL = ("SGD", "Momentum", "Nesterov", "Adagrad", "RMSProp", "Adam")
 
 
-@_planted("gradient clipped", "update", "optimizer", says=("clip",))
+@_planted("gradient clipped", "gradient", "optimizer", says=("clip",))
 def _clipped(about: Recipe, draws: random.Random) -> Planted:
     """Only in the port."""
     optimizer = about.optimizer
@@ -289,18 +289,18 @@ def _clipped(about: Recipe, draws: random.Random) -> Planted:
     return about.with_optimizer(clip=Clip(kind, draws.choice(CLIP_BOUNDS[kind]))), ""
 
 
-@_planted("clipping: left out", "update", "optimizer", says=("clip",))
+@_planted("clipping: left out", "gradient", "optimizer", says=("clip",))
 def _unclipped(about: Recipe, draws: random.Random) -> Planted:
     return (about.with_optimizer(clip=None), "") if about.optimizer.clip else None
 
 
-@_planted("clipping: bound", "update", "optimizer", says=("clip",))
+@_planted("clipping: bound", "gradient", "optimizer", says=("clip",))
 def _clip_bound(about: Recipe, draws: random.Random) -> Planted:
     clip = about.optimizer.clip
     return (about.with_optimizer(clip=Clip(clip.kind, clip.bound / 2)), "") if clip else None
 
 
-@_planted("clipping: kind of norm", "update", "optimizer", says=("clip",))
+@_planted("clipping: kind of norm", "gradient", "optimizer", says=("clip",))
 def _clip_kind(about: Recipe, draws: random.Random) -> Planted:
     """With a bias before the loss there are two gradients at least, so that the norms of each and of all differ."""
     clip = about.optimizer.clip

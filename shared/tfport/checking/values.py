@@ -129,18 +129,18 @@ def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> li
     """The nodes without a partner from which no node with a partner is computed, in order.
 
     What one framework computes on its way and the other does not (a reciprocal square root, a fused bias) has no
-    partner either, but what is computed from it has. A comparison's or an index's partner says nothing of the floating
-    numbers that it was computed from: twice a number has its sign.
+    partner either, but what is computed from it has. A comparison's partner says nothing of the numbers that it was
+    computed from: twice a number has its sign.
     """
     by_name = {node.name: node for node in nodes}
     healed: set[str] = set()
     for node in reversed(nodes):
         if node.name in partners or node.name in healed:
-            counts = np.asarray(node.value).dtype.kind != "f"
+            compares = np.asarray(node.value).dtype.kind == "b"
             healed.update(
                 name
                 for name in node.inputs
-                if name in by_name and not (counts and np.asarray(by_name[name].value).dtype.kind == "f")
+                if name in by_name and not (compares and np.asarray(by_name[name].value).dtype.kind != "b")
             )
     return [
         node

@@ -112,6 +112,12 @@ def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_p
     assert found is not None and found.name == "mul"
     ids = [Valued("x", np.arange(3)), Valued("add", np.arange(1, 4), ("x",)), Valued("taken", np.arange(3), ("add",))]
     assert first_apart(ids, {"x": "x", "taken": "x"}) is None
+    labels = [
+        Valued("y", np.arange(3)),
+        Valued("cast", np.arange(3.0), ("y",)),
+        Valued("back", np.arange(3), ("cast",)),
+    ]
+    assert first_apart(labels, {"y": "y", "back": "y"}) is None
     assert first_apart([Valued("count", np.array(3))], {}) is None
     found = first_apart([Valued("ids", np.arange(3))], {})
     assert found is not None and found.name == "ids"
