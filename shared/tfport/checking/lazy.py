@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from tfport.checking.store import Place
+
 Array = np.ndarray[Any, Any]
+
+
+def located(arrays: Mapping[str, Array], name: str) -> Place | None:
+    """Where in a file an array of a mapping lies as it is, if it does."""
+    return arrays.located(name) if isinstance(arrays, Lazy) else None
 
 
 class Lazy(Mapping[str, Array]):
@@ -20,6 +28,10 @@ class Lazy(Mapping[str, Array]):
     @abc.abstractmethod
     def __getitem__(self, name: str) -> Array:
         """The array of that name."""
+
+    def located(self, name: str) -> Place | None:  # noqa: ARG002  a mapping that has files asks for it
+        """Where in a file the array lies as it is; None where it is made when asked for."""
+        return None
 
     def __contains__(self, name: object) -> bool:
         return name in self._known

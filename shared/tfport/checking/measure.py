@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tfport.checking.explained import OneSided
+from tfport.checking.lazy import located
 from tfport.checking.losses import REPORT_BOUND, Losses, factor_text
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
-from tfport.equivalence.distance import distance
+from tfport.equivalence.distance import Distance, distance, magnitude, pieces
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
 from tfport.equivalence.result import RUNGS, Divergence, LossCheck, Mover
 
@@ -146,12 +147,13 @@ class Meter:
         left = legacy if isinstance(legacy, np.ndarray) else np.asarray(legacy, self.precision)
         right = modern if isinstance(modern, np.ndarray) else np.asarray(modern, self.precision)
         least = self._scale(key, left, right, before)
+        apart = distance(left, right, least)
         allowed = self.by_tensor.get(rung, {}).get(tensor, 0.0)
         if self.envelope is not None:
             allowed = self.envelope.allows(key)
         if self.precision == "float64" and left.dtype.kind == "f":
-            allowed = self._forgiven(key, left, right, phase, allowed, before, least)
-        found = measured.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision, least)
+            allowed = self._forgiven(key, left, right, apart, phase, allowed, before, least)
+        found = measured.add(tensor, left, right, step, phase, {rung: {tensor: allowed}}, self.precision, least, apart)
         self.largest[key] = max(self.largest.get(key, 0.0), found.relative)
         if not found.same_bits and not found.relative <= allowed:
             self.beyond.setdefault(rung, set()).add(tensor)
@@ -165,13 +167,13 @@ class Meter:
         if left.dtype.kind != "f" or not left.size:
             return least
         with np.errstate(invalid="ignore"):
-            sizes = [float(np.abs(left).max()), least]
+            sizes = [magnitude(left), least]
             if before is not None and before.shape == left.shape:
-                sizes.append(float(np.abs(before).max()))
+                sizes.append(magnitude(before))
             scale = max((size for size in sizes if math.isfinite(size)), default=0.0)
             if key[0] in RUNGS[-2:]:
                 scale = self.been[key[:2]] = max(scale, self.been.get(key[:2], 0.0))
-            own = scale or (float(np.abs(right).max(initial=0.0)) if right.dtype.kind == "f" else 0.0)
+            own = scale or (magnitude(right) if right.dtype.kind == "f" else 0.0)
         self.scales[key] = max(self.scales.get(key, 0.0), own if math.isfinite(own) else 0.0)
         return scale
 
@@ -180,6 +182,7 @@ class Meter:
         key: Key,
         left: Array,
         right: Array,
+        apart: Distance,
         phase: str | None,
         allowed: float,
         before: Array | None,
@@ -187,12 +190,11 @@ class Meter:
     ) -> float:
         """The tolerance for a first divergence: what a rounded constant leaves comes second to anything larger."""
         rung, tensor, step = key
-        apart = distance(left, right, least)
         if apart.same_bits:
             return allowed
         figure = apart.relative
         if before is not None and before.shape == left.shape:
-            added = float(np.abs(left - before).max(initial=0.0))
+            added = max(magnitude(one - other) for one, other in pieces(left, before)) if left.size else 0.0
             share = apart.absolute / added if added else math.inf
             self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), share)
             figure = max(figure, share)
@@ -227,7 +229,9 @@ class Meter:
             if name in modern:
                 where = (owners or {}).get(name, phase)
                 began = before[name] if before is not None else None
-                self.add(rung, prefix + name, legacy[name], modern[name], step, where, name, began)
+                left, one, other = legacy[name], located(legacy, name), located(modern, name)
+                same = one is not None and other is not None and one.holds_the_same(other)
+                self.add(rung, prefix + name, left, left if same else modern[name], step, where, name, began)
 
 
 def compare_stills(

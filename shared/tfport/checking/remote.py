@@ -20,12 +20,13 @@ from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.home import Home
-from tfport.checking.lazy import Lazy
+from tfport.checking.lazy import Lazy, located
 from tfport.checking.quoting import said
 from tfport.checking.renamed import BuiltNames, under
+from tfport.checking.store import ArrayFile, Place
 from tfport.errors import UserError
 from tfport.program import Batch, DrawInfo, InputInfo, Node, Program
-from tfport.remote import OtherProcess, answer_each, answer_lines, write_npz
+from tfport.remote import OtherProcess, answer_each, answer_lines
 from tfport.state import State
 from tfport.subject import Array, OptimizerInfo, VariableInfo
 
@@ -33,16 +34,29 @@ from tfport.subject import Array, OptimizerInfo, VariableInfo
 class _Answer(Lazy):
     """Arrays of one answer, read from its file when asked; the file goes with the object."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        super().__init__(names)
-        self._file = np.load(path, allow_pickle=False) if names else None
-        weakref.finalize(self, path.unlink, missing_ok=True)
+    def __init__(self, places: Mapping[str, Any]) -> None:
+        self._places = {name: Place.from_json(told) for name, told in places.items()}
+        super().__init__(self._places)
+        for path in {place.path for place in self._places.values()}:
+            weakref.finalize(self, path.unlink, missing_ok=True)
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self or self._file is None:
-            raise KeyError(name)
-        array: Array = self._file[name]
-        return array
+        return self._places[name].shown()
+
+    def located(self, name: str) -> Place:
+        """Its place in the answer's file."""
+        return self._places[name]
+
+
+class _Sent(Lazy):
+    """Arrays of a request, each in memory of its own when asked for."""
+
+    def __init__(self, places: Mapping[str, Any]) -> None:
+        self._places = {name: Place.from_json(told) for name, told in places.items()}
+        super().__init__(self._places)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._places[name].read()
 
 
 class RemoteProgram(OtherProcess, Program):
@@ -98,15 +112,24 @@ class RemoteProgram(OtherProcess, Program):
 
     def _arrays(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> _Answer:
         """The arrays of a method's answer."""
-        answer = self._answered(method, arrays, arguments)
-        return _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+        return _Answer(self._answered(method, arrays, arguments)["arrays"])
 
     def _answered(self, method: str, arrays: Mapping[str, Array] | None, arguments: dict[str, Any]) -> dict[str, Any]:
         draws = {"seed": self.draws.seed, "step": self.draws.step, "aliases": dict(self.draws.aliases)}
-        answer = self._ask(method, arrays, {**arguments, "draws": draws})
+        sent = {} if arrays is None else self._sent(arrays)
+        answer = self._ask(method, None, {**arguments, "draws": draws, "arrays": sent})
         if "not_implemented" in answer:
             raise NotImplementedError(answer["not_implemented"])
         return answer
+
+    def _sent(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """The places of arrays in files: what lies in one is read there."""
+        found = {}
+        with ArrayFile(Path(self._folder.name, "request.bin")) as file:
+            for name in arrays:
+                place = located(arrays, name) or file.add(np.asarray(arrays[name]))
+                found[name] = place.to_json()
+        return found
 
     def inputs(self) -> tuple[InputInfo, ...]:
         """As the other process says."""
@@ -170,7 +193,7 @@ class RemoteProgram(OtherProcess, Program):
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> Sequence[Node]:
         """In the other process."""
         answer = self._answered("nodes", batch, {"training": training, "phase": phase})
-        values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+        values = _Answer(answer["arrays"])
         return [
             Node(
                 each["name"],
@@ -202,7 +225,7 @@ class RemoteProgram(OtherProcess, Program):
         answer = self._answered(method, batch, {"phase": phase})
         if answer["value"] is None:
             return None
-        values = _Answer(Path(self._folder.name, answer["file"]), answer["order"])
+        values = _Answer(answer["arrays"])
         return {name: values.get(name) for name in answer["value"]}
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
@@ -256,10 +279,10 @@ class _Server:
             return {"value": self.build(**arguments)}
         program, self._fed = self.program, ""
         assert program is not None
-        draws = arguments.pop("draws")
+        draws, sent = arguments.pop("draws"), _Sent(arguments.pop("arrays"))
         program.draws.seed, program.draws.step, program.draws.aliases = draws["seed"], draws["step"], draws["aliases"]
         try:
-            return self._answered(program, method, arguments)
+            return self._answered(program, method, arguments, sent)
         except NotImplementedError as error:
             return {"not_implemented": str(error)}
         except UserError:
@@ -312,7 +335,9 @@ class _Server:
             program.close()
         self.program, self.aside = self.aside, None
 
-    def _answered(self, program: Program, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _answered(
+        self, program: Program, method: str, arguments: dict[str, Any], sent: Mapping[str, Array]
+    ) -> dict[str, Any]:
         if method in ("inputs", "variables", "optimizers", "random_draws"):
             return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
         if method in ("phase_optimizers", "notes"):
@@ -326,11 +351,10 @@ class _Server:
         if method == "initialise":
             self.initialise(program, arguments["seed"])
             return {"value": None}
-        with np.load(self.folder / "request.npz", allow_pickle=False) as request:
-            if method == "load":
-                program.load(State("", request))
-                return {"value": None}
-            batch = {name: request[name] for name in request.files}
+        if method == "load":
+            program.load(State("", sent))
+            return {"value": None}
+        batch = dict(sent)
         self._fed = " with " + ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in batch.items())
         if method == "prepare":
             self.first_batch = batch
@@ -371,9 +395,8 @@ class _Server:
     def _file(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """Writes arrays one at a time into a file of their own."""
         self.count += 1
-        name = f"answer-{self.count}.npz"
-        write_npz(self.folder / name, arrays)
-        return {"value": None, "file": name, "order": list(arrays)}
+        with ArrayFile(self.folder / f"answer-{self.count}.bin") as file:
+            return {"value": None, "arrays": {name: file.add_known(arrays[name]).to_json() for name in arrays}}
 
 
 def serve(folder: Path, requests: Iterable[str], replies: IO[str]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from tfport.checking import batches as batch_names
 from tfport.checking.counters import Counted, Track, as_count, is_floating
-from tfport.checking.lazy import Lazy
+from tfport.checking.lazy import Lazy, located
 from tfport.checking.report import MappedVariable
+from tfport.checking.store import Place
 from tfport.program import Batch, Node, Program
 from tfport.state import State, slot_name
 from tfport.subject import OptimizerInfo, VariableInfo
@@ -82,6 +83,11 @@ class _Translated(Lazy):
         pair = self._side.pair_of(own)
         return array if pair is None or array.shape != pair.modern_shape else laid_back(array, pair)
 
+    def located(self, name: str) -> Place | None:
+        """Its own place, unless it has another layout or is a count."""
+        own = self._keys[name]
+        return located(self._own, own) if self._side.alike(own) else None
+
 
 class _Own(Lazy):
     """A shared state under one side's own names, one tensor at a time."""
@@ -103,6 +109,14 @@ class _Own(Lazy):
         if array.dtype.kind == "f":
             array = array.astype(self._side.program.precision, copy=False)
         return array
+
+    def located(self, own: str) -> Place | None:
+        """Its shared place, unless it has another layout or precision, or is a count."""
+        if own in self._present or not self._side.alike(own):
+            return None
+        place = located(self._shared, self._side.shared(own))
+        kind = np.dtype(place.dtype) if place else None
+        return None if kind is None or (kind.kind == "f" and kind != self._side.program.precision) else place
 
 
 class Side:
@@ -135,6 +149,12 @@ class Side:
         """The pair that a variable, or a slot by the variable it belongs to, has."""
         variable = _variable_of(own)
         return self.names.variables.get(variable) if variable else None
+
+    def alike(self, own: str) -> bool:
+        """Whether a state's array is the same under the shared name, bit for bit."""
+        pair = self.pair_of(own)
+        counts = own in self.names.counters or own in self.counted
+        return not counts and (pair is None or not (pair.transpose or pair.reshape))
 
     def shared(self, own: str) -> str:
         """The shared name of one of the side's own state names."""

@@ -45,14 +45,17 @@ class RungMeasurement:
         tolerances: Tolerances,
         dtype: str,
         least: float = 0.0,
+        found: Distance | None = None,
     ) -> Distance:
         """Compares one tensor and takes down how far apart it is; keeps the first place that exceeds its tolerance.
+
+        `found` is how far they are apart, where that is known already.
 
         A value that is not finite, and a count that differs, are faults: the other precision cannot explain them away.
         """
         left, right = (value if isinstance(value, np.ndarray) else np.array(value, dtype) for value in (legacy, modern))
         self.compared += 1
-        found = distance(left, right, least)
+        found = found or distance(left, right, least)
         if found.same_bits:
             self.relative.setdefault(tensor, 0.0)
             return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tfport.checking.store import Store
+from tfport.checking.store import ArrayFile, Kept, Place, Store
 from tfport.errors import RunError
 
 Array = np.ndarray[Any, Any]
@@ -125,11 +127,31 @@ def test_nothing_is_left_when_it_is_closed_even_by_an_error() -> None:
 
 def test_a_full_disk_is_told_and_nothing_is_taken_for_kept() -> None:
     with Store() as store:
-        whole, array = store._file, np.arange(1_000, dtype=np.float32)
+        whole, array = store._file._file, np.arange(1_000, dtype=np.float32)
         with open("/dev/full", "w+b", buffering=0) as full:  # noqa: PTH123
-            store._file = full  # type: ignore[assignment]
+            store._file._file = full  # type: ignore[assignment]
             with pytest.raises(RunError, match=r"arrays\.bin: the disk is full"):
                 store.put(array)
-        store._file = whole
+        store._file._file = whole
         assert store.size == 0
         assert store.get(store.put(array)).tolist() == array.tolist()
+
+
+def test_what_lies_in_a_file_already_is_taken_over_by_its_digest_and_read_once(tmp_path: Path) -> None:
+    with ArrayFile(tmp_path / "arrays.bin") as file, Store() as store:
+        arrays = {"a": np.arange(3.0), "b": np.array([np.inf])}
+        elsewhere = Counting({name: file.add_known(array) for name, array in arrays.items()})
+        first, second = store.keep(elsewhere), store.keep(elsewhere)
+        assert elsewhere.read == 2
+        assert first.changed(second) == [] and first.changed(store.keep(arrays)) == []
+        assert {name: first[name].tolist() for name in first} == {"a": [0, 1, 2], "b": [np.inf]}
+        for place in first.places.values():
+            assert Place.from_json(json.loads(json.dumps(place.to_json()))) == place
+
+
+class Counting(Kept):
+    read = 0
+
+    def __getitem__(self, name: str) -> Array:
+        self.read += 1
+        return super().__getitem__(name)

@@ -290,3 +290,20 @@ def test_first_mismatch_across_dtypes_compares_values_and_claims_no_ulp() -> Non
 def test_nothing_can_be_laid_side_by_side_of_other_shapes_or_of_nothing() -> None:
     assert first_mismatch(array(1, 2), array(1, 2, 3)) is None
     assert first_mismatch(array(), array()) is None
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pieces_give_what_the_whole_gives(dtype: type, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    left = generator.standard_normal((9, 11)).astype(dtype)
+    right = left.copy()
+    right[4, 5:] += generator.standard_normal(6).astype(dtype) * dtype(1e-5)
+    cases = [(left, right), (left.T, right.T), (left, np.asfortranarray(right)), (left[::2, ::3], right[::2, ::3])]
+    whole = [(distance(*pair), first_mismatch(*pair, tolerance)) for pair in cases]
+    assert all(mismatch is not None for _, mismatch in whole)
+    monkeypatch.setattr("tfport.equivalence.distance._PIECE", 7)
+    assert [(distance(*pair), first_mismatch(*pair, tolerance)) for pair in cases] == whole
+    right[8, 10] = np.nan
+    assert distance(left, right) == FAILED
+    assert distance(right, right) == FAILED
