@@ -296,7 +296,7 @@ def test_nothing_can_be_laid_side_by_side_of_other_shapes_or_of_nothing() -> Non
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pieces_give_what_the_whole_gives(dtype: type, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    left = generator.standard_normal((9, 11)).astype(dtype)
+    left: Array = generator.standard_normal((9, 11)).astype(dtype)
     right = left.copy()
     right[4, 5:] += generator.standard_normal(6).astype(dtype) * dtype(1e-5)
     cases = [(left, right), (left.T, right.T), (left, np.asfortranarray(right)), (left[::2, ::3], right[::2, ::3])]
