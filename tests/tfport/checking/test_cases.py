@@ -12,6 +12,7 @@ from rich.console import Console
 
 import cases
 from cases.common import Case
+from statements import Witness
 from tfport.checking.check import check
 from tfport.checking.report import CheckReport
 from tfport.report.check_terminal import print_check
@@ -33,9 +34,11 @@ def text_of(report: CheckReport) -> str:
 
 @pytest.mark.parametrize("case", all_cases())
 def test_case(case: Case) -> None:
-    report = check(case.legacy, case.modern, case.batches, **{"steps": 6, **case.options})
+    with Witness() as witness:
+        report = check(case.legacy, case.modern, case.batches, **{"steps": 6, **case.options})
     text = text_of(report)
     assert report.equal is case.equal, text
+    assert not witness.false_statements(report), text
     if case.rung:
         assert report.pair is not None and report.pair.located == case.rung, text
     for pattern in case.says:
