@@ -136,6 +136,57 @@ def images(step: int) -> dict[str, Any]:
     }
 
 
+# --- Batch normalisation ----------------------------------------------------------------------------------------------
+def normalised(dtype: str = "float32") -> dict[str, Any]:
+    """A batch normalisation by hand, in a cond on whether it trains."""
+    x = tf1.placeholder(dtype, [None, 5], name="x")
+    y = tf1.placeholder(dtype, [None, 1], name="y")
+    training = tf1.placeholder(tf1.bool, [], name="is_training")
+    zeros, ones = tf1.zeros_initializer(), tf1.ones_initializer()
+    gamma = tf1.get_variable("bn/gamma", [4], dtype, initializer=ones)
+    beta = tf1.get_variable("bn/beta", [4], dtype, initializer=zeros)
+    moving_mean = tf1.get_variable("bn/moving_mean", [4], dtype, initializer=zeros, trainable=False)
+    moving_variance = tf1.get_variable("bn/moving_variance", [4], dtype, initializer=ones, trainable=False)
+    h = _dense(dtype, "h", x, 4)
+    batch = tf1.nn.moments(h, [0])
+    updates = [
+        tf1.assign(moving_mean, moving_mean * 0.99 + batch[0] * 0.01),
+        tf1.assign(moving_variance, moving_variance * 0.99 + batch[1] * 0.01),
+    ]
+    before = tf1.control_flow_v2_enabled()
+    tf1.disable_control_flow_v2()
+    moving = (moving_mean + 0, moving_variance + 0)
+    mean, variance = tf1.cond(training, lambda: batch, lambda: moving)
+    if before:
+        tf1.enable_control_flow_v2()
+    h = tf1.tanh(tf1.nn.batch_normalization(h, mean, variance, beta, gamma, 1e-3))
+    outputs = _dense(dtype, "o", h, 1)
+    with tf1.control_dependencies(updates):
+        found = _trained(outputs, tf1.reduce_mean(tf1.square(outputs - y)))
+    return {**found, "training": {training: True}, "inference": {training: False}}
+
+
+def normalised_port() -> Any:
+    """The moving statistics are used in training too."""
+    layer = keras.layers.BatchNormalization(name="bn")
+    layer.trainable = False
+    return _compiled(
+        [
+            keras.Input([5], name="x"),
+            keras.layers.Dense(4, name="h"),
+            layer,
+            keras.layers.Activation("tanh", name="tanh"),
+            keras.layers.Dense(1, name="o"),
+        ],
+        "mse",
+    )
+
+
+def rows(step: int) -> dict[str, Any]:
+    x = np.random.default_rng(step).normal(size=(16, 5)).astype("float32")
+    return {"x": x, "y": 3 * x[:, :1] - x[:, 1:2]}
+
+
 # --- Weights of examples ----------------------------------------------------------------------------------------------
 def weighted(dtype: str = "float32") -> dict[str, Any]:
     """A loss that divides by how many examples have a weight."""
@@ -218,6 +269,18 @@ CASES = [
         equal=False,
         rung="forward",
         says=(r"reduction_indices is \[1, 2, 3\] in the original and \[-1\] in the port",),
+    ),
+    Case(
+        "moving statistics",
+        normalised,
+        normalised_port,
+        rows,
+        equal=False,
+        says=(
+            r"batchnorm/mul \(Mul reading bn/gamma, places.py:\d+\)",
+            r"Only in the port is it computed from bn/moving_variance",
+        ),
+        never=(r"y is 0 in the original",),
     ),
     Case(
         "weights",

@@ -33,6 +33,16 @@ class NodePlan:
     """Ops that depend on inputs, variables or draws."""
 
     @property
+    def merges(self) -> list[Any]:
+        """The ends of branches among the tensors' ops."""
+        return [tensor.op for tensor in self.tensors if tensor.op.type == "Merge" and tensor.value_index == 0]
+
+    @property
+    def fetches(self) -> list[Any]:
+        """The tensors, and for each of `merges` which of its inputs was computed."""
+        return [*self.tensors, *(op.outputs[1] for op in self.merges)]
+
+    @property
     def beside(self) -> list[Any]:
         """What makes the loops write down what happens in them."""
         return [each for loop in self.loops for each in loop.fetches]
@@ -47,6 +57,13 @@ def _numeric(tensor: Any) -> bool:
         and kind not in (*_SKIPPED, *_SOURCES)
         and not Reading.is_flow(tensor)
     )
+
+
+def _handed_through(tensor: Any) -> bool:
+    """Whether a branch hands on what goes into it, and computes nothing."""
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return bool(tensor.op.type == "Switch")
 
 
 class NodeReading:
@@ -104,7 +121,8 @@ class NodeReading:
         return NodePlan(tensors, tapped, moving)
 
     def nodes(self, plan: NodePlan, values: Sequence[Any]) -> list[Node]:
-        """The nodes, with the values that were fetched and those that were written down in loops."""
+        """The nodes, with the values of the plan's fetches and those that were written down in loops."""
+        taken = {op: op.inputs[int(index)] for op, index in zip(plan.merges, values[len(plan.tensors) :], strict=True)}
         chosen = set(plan.tensors)
         leaving: dict[Any, graph_loops.Behind] = {}
 
@@ -134,11 +152,15 @@ class NodeReading:
                     name, read = sources.called(tensor, number), sources.read(tensor, number)
                     found.append((place, number, self._node(tensor, name, read, value, moving)))
 
-        for tensor, value in zip(plan.tensors, values, strict=True):
+        for tensor, value in zip(plan.tensors, values[: len(plan.tensors)], strict=True):
             handed = leaving.get(tensor)
-            read = self._behind(tensor.op.inputs, chosen, plan.moving, leaving) if handed is None else handed
+            branch = taken.get(tensor.op)
+            inputs = list(tensor.op.inputs) if branch is None else [branch]
+            read = self._behind(inputs, chosen, plan.moving, leaving) if handed is None else handed
             node = self._node(tensor, element_name(tensor), read, value, varies)
-            found.append((order[tensor.op], 0, node if handed is None else replace(node, kind="Identity")))
+            if handed is not None or (branch is not None and _handed_through(branch)):
+                node = replace(node, kind="Identity")
+            found.append((order[tensor.op], 0, node))
         return [node for _, _, node in sorted(found, key=lambda each: each[:2])]
 
     def _node(

@@ -337,7 +337,7 @@ class GraphProgram(Program):
             if not ends:
                 raise NotImplementedError(f"phase {phase!r} has no loss")
         plan = self._nodes.of(ends)
-        values = self.calls.run(plan.tensors, batch, training, self.draws, phase=phase or "forward", beside=plan.beside)
+        values = self.calls.run(plan.fetches, batch, training, self.draws, phase=phase or "forward", beside=plan.beside)
         return self._nodes.nodes(plan, values)
 
     def loss(self, phase: str, batch: Batch) -> float:

@@ -290,7 +290,7 @@ def _numbers(legacy: Still, modern: Still, name: str) -> tuple[str, tuple[tuple[
 
 
 def _told(number: float) -> str:
-    return f"{number:.9g}"
+    return str(np.float32(number))
 
 
 def of_resume(first: Divergence, why: str, found: Location | None) -> Location:

@@ -83,6 +83,17 @@ def test_a_wrong_update_is_named_by_its_optimizers(both: bool) -> None:
     assert found.neighbours
 
 
+def test_the_numbers_of_an_update_are_given_and_what_differs_in_them_is_said() -> None:
+    name, algorithm, numbers = fake.ADAM
+    slower = (name, algorithm, {**numbers, "learning_rate": numbers["learning_rate"] / 2})
+    found = place(DEEP, optimizers=(slower,))
+    assert found.differing == (("learning_rate", "0.01", "0.005"),)
+    assert "learning_rate is 0.01 in the original and 0.005 in the port." in found.text
+    assert "Both used beta_1 0.9, beta_2 0.999, epsilon 1e-07." in found.text
+    found = place(DEEP, rate_factor=1.01)
+    assert not found.differing and "What else in the update differs is not known." in found.text
+
+
 def test_a_wrong_update_is_named_in_its_own_phase() -> None:
     found = place(TWO, power_offset=1)
     assert (found.phase, found.modern_node) == ("second", "adam")
