@@ -9,20 +9,30 @@ import numpy as np
 
 from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter
-from tfport.checking.observe import Still, disturbed, observe
+from tfport.checking.observe import Still, disturbed, observe, outputs_of
 from tfport.checking.record import Record
 from tfport.checking.session import Session
+from tfport.checking.sides import Side
+from tfport.program import Batch
 
 Array = np.ndarray[Any, Any]
 
 DISTURBANCES = 3
 """Runs of the legacy side that span the envelope."""
+LOOKS = 8
+"""Disturbed looks at each state that gradients are compared at."""
+SYMMETRIC = 2.0**-16
+"""The order of a batch does not matter where outputs and losses agree so well, relatively, in another order."""
 
 
 def spanned(
     session: Session, record: Record, first: Meter, phases: Sequence[str], outputs: Sequence[tuple[str, str]]
 ) -> Envelope:
     """How far the legacy side goes when its state, and its batch, is disturbed by one unit in the last place.
+
+    Where the order of a batch's examples does not matter, each run has another one: sums over the batch are then
+    rounded otherwise, which a disturbed state shows only in part. A gradient that cancels, as of a discriminator's bias
+    between real and generated images, is rounding of that kind for the most part, and Adam divides by its size.
 
     The free trajectory, and rung 9 from its middle on, are disturbed after every step, by what the modern side's own
     steps were apart.
@@ -48,17 +58,25 @@ def spanned(
     ):
         side = session.side(program, "legacy")
         batches = session.batches(program)
-        for number in range(1, DISTURBANCES + 1):
+        mixed = all(_symmetric(side, still, batches[still.step]) for still in record.stills)
+        for number in range(1, LOOKS + 1):
+            outer = number <= DISTURBANCES
             for still in record.stills:
                 batch = dict(disturbed(batches[still.step], number))
+                if mixed and not outer:
+                    batch = _reordered(batch, number)
                 state = disturbed(still.state, number)
-                mine = observe(side, session.store, state, batch, still.step)
-                _widen_stills(found, still, mine, phases, outputs)
+                mine = observe(side, session.store, state, batch, still.step, nodes=outer)
+                if outer:
+                    _widen_outputs(found, still, mine, outputs)
+                _widen_stills(found, still, mine, phases)
+        for number in range(1, DISTURBANCES + 1):
             states, reports = record.trajectory.states, record.trajectory.reports
             for step in record.forced:
                 side.at(step)
                 side.load(disturbed(states[step], number))
-                mine_reports = side.step(dict(disturbed(batches[step], number)))
+                batch = dict(disturbed(batches[step], number))
+                mine_reports = side.step(_reordered(batch, number) if mixed else batch)
                 _widen(found, "forced_trajectory", step, reports[step], mine_reports)
                 _widen(found, "forced_trajectory", step, states[step + 1], side.state().arrays)
                 tick()
@@ -66,7 +84,8 @@ def spanned(
                 side.load(disturbed(states[begin], number))
                 for step in range(begin, order.steps):
                     side.at(step)
-                    _widen(found, rung, step, reports[step], side.step(batches[step]))
+                    reordered = _reordered(batches[step], number) if mixed else batches[step]
+                    _widen(found, rung, step, reports[step], side.step(reordered))
                     present = side.state().arrays
                     if step + 1 in states:
                         _widen(found, rung, step, states[step + 1], present)
@@ -89,9 +108,46 @@ def _dtype(value: Any) -> Any:
     return value.dtype if isinstance(value, np.ndarray) else np.float64
 
 
-def _widen_stills(
-    envelope: Envelope, base: Still, mine: Still, phases: Sequence[str], outputs: Sequence[tuple[str, str]]
-) -> None:
+def _reordered(batch: Batch, seed: int) -> dict[str, Array]:
+    """The batch with its examples in another order, that of the first axis of what has one."""
+    arrays = {name: np.asarray(value) for name, value in batch.items()}
+    order = _order(arrays, seed)
+    return {name: array[order] if array.ndim and len(array) == len(order) else array for name, array in arrays.items()}
+
+
+def _order(arrays: Mapping[str, Array], seed: int) -> Array:
+    sizes = [len(array) for array in arrays.values() if array.ndim]
+    return np.random.default_rng(seed).permutation(max(sizes, key=sizes.count) if sizes else 0)
+
+
+def _symmetric(side: Side, still: Still, batch: Batch) -> bool:
+    """Whether the order of a batch's examples makes no difference but to the order of outputs, up to rounding."""
+    side.at(still.step)
+    side.load(still.state)
+    other = _reordered(batch, 0)
+    order = _order({name: np.asarray(value) for name, value in batch.items()}, 0)
+    for mode, outputs in still.outputs.items():
+        shown = outputs_of(side, other, mode == "training")
+        for name in outputs:
+            left, right = np.asarray(outputs[name]), np.asarray(shown[name])
+            same_length = left.ndim and len(left) == len(order)
+            if not (_close(left, right) or (same_length and _close(left[order], right))):
+                return False
+    for phase, reports in still.reports.items():
+        side.load(still.state)
+        mine = side.run_phase(phase, other)
+        if "loss" not in reports or not _close(np.asarray(reports["loss"]), np.asarray(mine["loss"])):
+            return False
+    return True
+
+
+def _close(left: Array, right: Array) -> bool:
+    if left.shape != right.shape or left.dtype.kind != "f":
+        return bool(np.array_equal(left, right))
+    return bool(np.abs(left - right).max(initial=0.0) <= SYMMETRIC * np.abs(left).max(initial=0.0))
+
+
+def _widen_outputs(envelope: Envelope, base: Still, mine: Still, outputs: Sequence[tuple[str, str]]) -> None:
     step = base.step
     for mode in base.outputs:
         names = {f"{mode}/{name}": base.outputs[mode][name] for name in base.outputs[mode]}
@@ -107,6 +163,10 @@ def _widen_stills(
     for node in base.nodes.get("inference", ()):
         if node.name in others:
             envelope.add(("forward", f"inference/{node.name}", step), node.value, others[node.name])
+
+
+def _widen_stills(envelope: Envelope, base: Still, mine: Still, phases: Sequence[str]) -> None:
+    step = base.step
     for phase in phases:
         left = {f"{phase}/{name}": value for name, value in base.reports[phase].items()}
         right = {f"{phase}/{name}": value for name, value in mine.reports[phase].items()}

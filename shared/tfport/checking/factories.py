@@ -294,7 +294,7 @@ def _adapted(
             f"{type(made).__name__}: leave it out, or name them where that is made."
         )
     if isinstance(made, Program):
-        program = _in_precision(made, precision, name)
+        program = _in_precision(made, precision, name if parameter else f"{name}, which takes no dtype,")
         if program is not made:
             made.close()
         return program
