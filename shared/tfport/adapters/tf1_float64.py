@@ -56,6 +56,7 @@ _NOT_NUMBERS = ("grad", "delta", "indices", "beta1_power", "beta2_power")
 _OWN_NUMBERS = re.compile(r"(?:learning_rate|beta1|beta2|epsilon|decay|momentum|rho)(?:_\d+)?")
 _POWER = re.compile(r"(?:.*/)?beta[12]_power/initial_value(?:_\d+)?")
 _PASSING = ("Identity", "Enter", "Cast", "Reshape")
+_HANDING_ON = ("Identity", "Enter", "Exit", "Merge", "Switch", "NextIteration", "AddN")
 _STORED = ("Const", "Placeholder", "PlaceholderWithDefault", "VariableV2", "Variable", "ReadVariableOp", "VarHandleOp")
 _CAST = re.compile(r"/\w+_to_float(32|64)$")
 """What the name of a cast adds to that of the op whose output it takes."""
@@ -136,7 +137,8 @@ class _Rewriting:
           arguments: a function's arguments and their dtypes, rewritten.
           ends: a function's results -> what gives them and the dtype they must have; brought up to date.
         """
-        after = [self._rewritten(node) for node in nodes]
+        flows = _flows(nodes)
+        after = [node if node.name in flows else self._rewritten(node) for node in nodes]
         renamed = self._renamed(nodes, after) if ends is not None else {}
         produced: dict[str, int] = dict(arguments)
         for node in after:
@@ -339,6 +341,29 @@ def _as_written(value: Any) -> Any:
     if any(sum(letter.isdigit() for letter in text.partition("e")[0]) > _WRITTEN for text in texts):
         return value.astype(np.float64)
     return np.array([float(text) for text in texts]).reshape(value.shape)
+
+
+def _flows(nodes: Sequence[Any]) -> set[str]:
+    """Nodes that hand on the flow of a TensorArray, which is float32 whatever the array holds, and no value."""
+    outputs: set[str] = set()
+    for node in nodes:
+        if node.op.startswith("TensorArray"):
+            for index, argument in enumerate(op_def_registry.get(node.op).output_arg):
+                if argument.name in ("flow", "flow_out"):
+                    outputs |= {f"{node.name}:{index}", f"{node.name}:{argument.name}:0"}
+                    outputs |= set() if index else {node.name}
+    readers: dict[str, list[str]] = {}
+    for node in nodes:
+        for source in node.input if node.op in _HANDING_ON else ():
+            readers.setdefault(source if source in outputs else source.partition(":")[0], []).append(node.name)
+    found: set[str] = set()
+    pending = [reader for output in outputs for reader in readers.get(output, ())]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += readers.get(name, [])
+    return found
 
 
 # --- Ops and their dtypes ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from tfport.adapters import tf1_float64
+from tfport.adapters.rewriting import unrewritten_config
 from tfport.adapters.tf1_apply_ops import Optimizer, Update, group, updates_among
 from tfport.adapters.tf1_calls import Calls
 from tfport.adapters.tf1_finding import Finding, Given, Phase
@@ -279,7 +280,7 @@ class GraphProgram(Program):
             wide.session.run(graph.get_collection(tf.GraphKeys.TABLE_INITIALIZERS))
 
         given = Given(**{each.name: self._found_in(graph, getattr(self._given, each.name)) for each in fields(Given)})
-        session = tf.Session(graph=graph)
+        session = tf.Session(graph=graph, config=unrewritten_config())
         try:
             wide = GraphProgram(graph, session, given, again=self._again, start=start, called=self._called)
             wide.values.copy(self.values)  # once more: what `initial` runs may draw

@@ -26,7 +26,7 @@ _READS_REFS = ("IsVariableInitialized", "CountUpTo", *PASSING)
 _RESOURCE_CHANGES = re.compile(r"Assign\w*VariableOp|Resource(Sparse)?Apply\w+|ResourceScatter\w+|Resource\w+Assign")
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall", "If", "While", "Case")
 _GRADIENT_SEED = re.compile(r"^(.*?)/?grad_ys_\d+$")
-_CARRYING = (*PASSING, "Exit", "NextIteration", "Merge", "Cast", "AddN")
+_CARRYING = (*PASSING, "Exit", "NextIteration", "Merge", "AddN")
 """Ops that give on a TensorArray's flow."""
 _SUMS = ("AddN", "Add", "AddV2", "Identity")
 

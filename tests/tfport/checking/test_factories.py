@@ -123,7 +123,7 @@ def test_what_makes_no_program_is_one_message(given: Any, message: str) -> None:
 
 
 def test_a_precision_that_cannot_be_had_is_no_error_of_the_users() -> None:
-    with pytest.raises(NoSuchPrecision, match="check_sides:double is built in float64"):
+    with pytest.raises(NoSuchPrecision, match="check_sides:double, which takes no dtype, is built in float64"):
         build(check_sides.double, "modern")
     with pytest.raises(NoSuchPrecision, match="is built in float32"):
         build(FakeProgram(), "modern", "float64")

@@ -184,7 +184,7 @@ def test_a_precision_that_cannot_be_had_is_told_and_its_process_is_gone(monkeypa
         closed.append((self._process.poll(), Path(self._folder.name).exists()))
 
     monkeypatch.setattr(RemoteProgram, "close", kept)
-    with pytest.raises(NoSuchPrecision, match="check_sides:double is built in float64"):
+    with pytest.raises(NoSuchPrecision, match="check_sides:double, which takes no dtype, is built in float64"):
         opened("double")
     with pytest.raises(UserError, match="check_sides:number returned int"):
         opened("number")

@@ -269,7 +269,7 @@ def test_a_side_that_cannot_be_built_is_one_message(side: str, message: str, tmp
         ("not_a_number", "the modern side's output/kernel holds NaN or infinity before any step; mend the"),
         (
             "double",
-            "--precision=float32 is not available: check_sides:double is built in float64. Let the factory take",
+            "--precision=float32 is not available: check_sides:double, which takes no dtype, is built in float64. Let",
         ),
     ],
 )
@@ -282,7 +282,8 @@ def test_a_side_that_fails_later_is_one_message(side: str, message: str, tmp_pat
 def test_a_legacy_side_that_cannot_be_float32_is_told(tmp_path: Path) -> None:
     message = refused("--legacy=check_sides:double", *SIDES[1:], cwd=tmp_path)
     assert message == (
-        "a check begins in float32, and check_sides:double is built in float64. Let both factories take dtype."
+        "a check begins in float32, and check_sides:double, which takes no dtype, is built in float64. "
+        "Let both factories take dtype."
     )
 
 
