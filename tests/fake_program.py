@@ -549,7 +549,8 @@ class _Pass:
         """Takes a node down; returns its name."""
         name = self._plan.scope + name
         own = tuple(self._plan.names.get(each, each) for each in variables)
-        self.nodes.append(Node(name, kind, inputs, own, np.array(value)))
+        attributes = {"dtype": np.asarray(value).dtype.name}
+        self.nodes.append(Node(name, kind, inputs, own, np.array(value), attributes, f"fake.py:{len(self.nodes) + 1}"))
         return name
 
 

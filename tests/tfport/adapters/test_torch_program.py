@@ -375,6 +375,25 @@ def test_every_way_to_draw(draw: Any) -> None:
     assert program.random_draws()
 
 
+def test_nodes_know_their_arguments_settings_and_lines() -> None:
+    layer = nn.Conv2d(2, 3, 3, padding=1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+
+    def step(x: Any) -> Any:
+        loss = nn.functional.leaky_relu(layer(x) + 1.0, negative_slope=0.3)[:, 0].mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    program = torch_module(layer, optimizer, step=step)
+    nodes = {node.kind: node for node in program.nodes({"x": np.ones((1, 2, 4, 4), np.float32)}, True, "step")}
+    assert nodes["Conv2d"].attributes["padding"] == "(1, 1)" and nodes["add"].attributes == {"argument 1": "1"}
+    assert nodes["leaky_relu"].attributes["negative_slope"] == "0.3"
+    assert nodes["getitem"].attributes["argument 1"] == "(slice(None, None, None), 0)"
+    line = step.__code__.co_firstlineno + 1
+    assert all(node.where == f"test_torch_program.py:{line}" for node in nodes.values())
+
+
 def test_nodes_are_the_computation_of_the_loss() -> None:
     program = gan()
     nodes = program.nodes(BATCH, True, "g")

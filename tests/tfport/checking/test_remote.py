@@ -73,6 +73,7 @@ def test_what_it_computes_comes_over_bit_for_bit(whole: RemoteProgram) -> None:
             for one, other in nodes:
                 assert (one.name, one.kind, one.inputs) == (other.name, other.kind, other.inputs)
                 assert one.variables == other.variables
+                assert (one.attributes, one.where) == (other.attributes, other.where) and one.where
                 same({"value": one.value}, {"value": other.value})
         for phase in here.phases:
             assert here.loss(phase, batch) == whole.loss(phase, batch)
