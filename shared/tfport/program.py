@@ -84,6 +84,8 @@ class Program(abc.ABC):
     """"float32" or "float64": the dtype of its floating variables (that of most of them where they differ)."""
     phases: tuple[str, ...]
     """The names of the parts of a step that update something, in the order they run; at least one."""
+    furthest: int = 10_000_000
+    """The largest count of steps that its state may be set to at once."""
     draws: DrawSource
     """Where its random numbers come from; a check sets its seed, step and names."""
 

@@ -94,6 +94,8 @@ _THROUGH = {
 """Functions that hand a tensor on: their results are not nodes where they stay what they were."""
 _NO_NODES = {"grad", "grad_fn", "_grad", "_base", "backward", "register_hook", "retain_grad", "__repr__", "__format__"}
 """Functions that are not looked at."""
+_REPLAYED = 10_000
+"""How many steps of a scheduler are made again at once: it is set to a count by stepping it so often."""
 
 
 # --- Variables --------------------------------------------------------------------------------------------------------
@@ -770,12 +772,14 @@ class TorchProgram(Program):
             "once an update"
             for each in self._schedulers
         ]
+        if self._schedulers:
+            self.furthest = _REPLAYED
         self._shape_of = {name: array.shape for name, array in self._read().items()}
 
     # --- Building -----------------------------------------------------------------------------------------------------
     def _find_places(self) -> None:
         seen: set[int] = set()
-        counters = 0
+        left_out = 0
         for prefix, root in self.modules.items():
             for path, module in root.named_modules(remove_duplicate=True):
                 title = "/".join(each for each in (prefix, path.replace(".", "/")) if each)
@@ -785,17 +789,13 @@ class TorchProgram(Program):
                         if tensor is None or id(tensor) in seen:
                             continue
                         seen.add(id(tensor))
-                        counts = key == "num_batches_tracked" and getattr(module, "momentum", 0) is None
-                        kept = parameter or (
-                            tensor.is_floating_point() and key not in module._non_persistent_buffers_set
-                        )
-                        if kept or counts:
+                        if parameter or key not in module._non_persistent_buffers_set:
                             name = f"{title}/{key}" if title else key
                             self.places[name] = _Place(name, module, key, parameter)
                         else:
-                            counters += 1
-        if counters:
-            self._notes.append(f"left out: {counters} buffers that are counters, whole numbers or not persistent")
+                            left_out += 1
+        if left_out:
+            self._notes.append(f"left out: {left_out} buffers that are not persistent")
 
     def _floating(self) -> list[_Place]:
         return [place for place in self.places.values() if place.tensor.is_floating_point()]

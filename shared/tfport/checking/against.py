@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import explained, losses, resume
+from tfport.checking import explained, horizon, losses, resume
 from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter, compare_reports, compare_stills, paired
 from tfport.checking.observe import Still, observe
@@ -62,6 +62,8 @@ class Opponent:
         self.curves: dict[str, list[float]] = {}
         self.silent: frozenset[str] = frozenset()
         """Reports that the first pass found to differ where the updates do not."""
+        self.horizon: horizon.Horizon | None = None
+        """What lies beyond the last step; of the first pass."""
         self._initial_values: dict[str, Array] | None = None
 
     def held_against(
@@ -128,6 +130,9 @@ class Opponent:
             resume.same_step_twice(meter, record)
             meter.finish()
             if first_time:
+                if record.horizon is not None:
+                    with session.timed("horizon"):
+                        self.horizon = horizon.held(session, side, record, pairing.names, meter.unstable)
                 self.findings, self.movements, self.unasked = contracts_of(session, side, stills, record.initial)
                 program.load(State("", own))
                 self.kind, self.draws = program.kind, draw_rows("modern", program)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import explained, factories, location, losses, resume
+from tfport.checking import explained, factories, horizon, location, losses, resume
 from tfport.checking.against import Opponent
 from tfport.checking.bounds import Sample
+from tfport.checking.coverage import coverage
 from tfport.checking.envelope import spanned
 from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.measure import CONSTANT, Meter
@@ -161,8 +162,13 @@ class _Check:
         if pair.verdict is Verdict.IDENTICAL:
             rounding_by = ""
         place = None if pair.verdict.equal else self._located(pair, looked, bool(small), why)
+        beyond, parted = self.opponent.horizon, None
+        if pair.verdict.equal and "forced_trajectory" in wanted and beyond is not None and beyond.parts:
+            parting = horizon.settled(session, single, beyond, self.pairing.names, first.unstable)
+            if parting is not None:
+                pair, place, parted = _parted(pair, asked, parting), parting.location, parting.divergence.step
         session.seconds["total"] = round(time.perf_counter() - began, 2)
-        return self._report(single, pair, asked, rounding_by, no_float64, place)
+        return self._report(single, pair, asked, rounding_by, no_float64, place, parted)
 
     def _in_float64(self, single: Record, first: Meter) -> tuple[Record, Meter, list[Still]]:
         """Both sides once more, in float64, from the float32 record's states."""
@@ -234,10 +240,13 @@ class _Check:
         rounding_by: str,
         no_float64: str,
         place: Location | None,
+        parted: int | None,
     ) -> CheckReport:
         session, order, pairing, opponent = self.session, self.session.order, self.pairing, self.opponent
         if asked.skipped and not any("--sample" in each for each in session.left_out):
             session.left_out.append(f"{len(asked.skipped)} tensors")
+        draws = (*single.draws, *opponent.draws)
+        beyond = opponent.horizon if "forced_trajectory" in order.rungs else None
         return CheckReport(
             legacy=factories.named(order.legacy),
             modern=factories.named(order.modern),
@@ -255,7 +264,7 @@ class _Check:
             unmatched_modern=pairing.unmatched_modern,
             phases=pairing.phases,
             outputs=pairing.outputs,
-            draws=(*single.draws, *opponent.draws),
+            draws=draws,
             movements=(*single.movements, *opponent.movements),
             findings=tuple(_shared_findings(single.findings, opponent.findings)),
             unasked=(
@@ -265,6 +274,7 @@ class _Check:
             location=place,
             tolerance=_tolerance(asked, pair),
             left_out=tuple(session.left_out),
+            covers=coverage(order.steps, order.rungs, beyond, parted, draws, session.left_out),
             notes=tuple(dict.fromkeys([*session.notes, *single.notes, *opponent.notes])),
             curves={"legacy": _losses(single.trajectory), "modern": opponent.curves},
             seconds=session.seconds,
@@ -380,6 +390,25 @@ class _Check:
                 batches = self.session.batches(program)
                 found.append(observe(side, self.session.store, states[step], batches[step], step))
         return dataclasses.replace(record, stills=[found[0]]), [found[1]]
+
+
+def _parted(pair: PairResult, asked: Meter, parting: horizon.Parting) -> PairResult:
+    """The pair with rung 7 failed by what lies beyond the last step."""
+    rungs = []
+    for rung in pair.rungs:
+        if rung.rung == "forced_trajectory":
+            apart = parting.divergence
+            rung = dataclasses.replace(
+                rung,
+                verdict=Verdict.DIFFERENT,
+                first_divergence=apart,
+                max_abs=max(rung.max_abs or 0.0, apart.absolute),
+                max_ulp=max(rung.max_ulp or 0, apart.ulp),
+                float32_relative=max(rung.float32_relative or 0.0, apart.relative),
+                findings=(parting.text, *rung.findings),
+            )
+        rungs.append(rung)
+    return assembled(asked.pair, rungs)
 
 
 def alone(session: Session) -> CheckReport:

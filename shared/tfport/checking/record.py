@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import contracts
+from tfport.checking import contracts, horizon
 from tfport.checking.batches import BatchSource
 from tfport.checking.bounds import resume_step
+from tfport.checking.horizon import Horizon
 from tfport.checking.lazy import Lazy
 from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, outputs_of, probe_state, run
 from tfport.checking.report import DrawRow, Finding, Movement
@@ -64,6 +65,8 @@ class Record:
     movements: list[Movement] = dataclasses.field(default_factory=list)
     unasked: list[str] = dataclasses.field(default_factory=list)
     """Contracts of which the side shows nothing."""
+    horizon: Horizon | None = None
+    """What it does beyond the last step; in float32 only."""
 
 
 def recorded(session: Session, precision: str, earlier: Record | None = None) -> Record:
@@ -120,6 +123,9 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
             record.probe_nodes = all_nodes(session, side, batches)
             record.initialised = initialised(session, side)
             record.findings, record.movements, record.unasked = contracts_of(session, side, record.stills, initial)
+            if "forced_trajectory" in order.measured:
+                with session.timed("horizon"):
+                    record.horizon = horizon.recorded(session, side, record)
         return record
 
 

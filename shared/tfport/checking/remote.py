@@ -100,6 +100,7 @@ class RemoteProgram(OtherProcess, Program):
             self.close()
             raise
         self.kind, self.precision, self.phases = made["kind"], made["precision"], tuple(made["phases"])
+        self.furthest = made["furthest"]
 
     def _started(self, module: str, environment: Mapping[str, str] | None) -> Any:
         """A fork of the side's home where there can be one."""
@@ -302,7 +303,12 @@ class _Server:
             self.program = factories.build(given, side, precision, seed, names)
         except NoSuchPrecision as reason:
             return {"no_such_precision": str(reason)}
-        return {"kind": self.program.kind, "precision": self.program.precision, "phases": list(self.program.phases)}
+        return {
+            "kind": self.program.kind,
+            "precision": self.program.precision,
+            "phases": list(self.program.phases),
+            "furthest": self.program.furthest,
+        }
 
     def _is_built(self) -> bool:
         given = self.order["given"]

@@ -68,7 +68,7 @@ class _Renamed(Program):
     def __init__(self, program: Program, names: BuiltNames, present: BuiltNames) -> None:
         self._program = program
         self.kind, self.precision, self.phases = program.kind, program.precision, program.phases
-        self.draws = program.draws
+        self.draws, self.furthest = program.draws, program.furthest
         first, now = ([name for name, _ in each.variables] for each in (names, present))
         self._variables = dict(zip(now, first, strict=True))
         self._optimizers = dict(zip(present.optimizers, names.optimizers, strict=True))

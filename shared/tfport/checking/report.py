@@ -152,6 +152,8 @@ class CheckReport:
     """The smallest relative tolerance under which every compared tensor would have passed; None where none would."""
     left_out: tuple[str, ...] = ()
     """What --sample left out."""
+    covers: tuple[str, ...] = ()
+    """Up to which step it speaks and what it did not cover, in sentences."""
     notes: tuple[str, ...] = ()
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Side -> phase -> reported loss, one value a step of the free trajectory."""

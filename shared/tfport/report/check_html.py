@@ -112,7 +112,7 @@ def _sections(view: dict[str, Any]) -> dict[str, str]:
         ("draws", "Random draws", report.draws),
         ("curves", "Losses", view["chart"] or view["picture"]),
         ("losses", "Reported against recomputed losses", view["pair"] and view["pair"].loss_checks),
-        ("left-out", "What was left out, and notes", report.left_out or check_words.notes(report)[1]),
+        ("covers", "What this covers, and notes", report.covers or check_words.notes(report)[1]),
         ("meaning", "What the verdicts mean", view["pair"]),
     ]
     return {name: title for name, title, shown in titles if shown}

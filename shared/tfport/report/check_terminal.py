@@ -42,7 +42,7 @@ def print_check(report: CheckReport, console: Console | None = None) -> None:
     _print_mapping(report, console)
     _print_trained(report, console)
     _print_draws(report, console)
-    _print_list(console, "Left out:", report.left_out)
+    _print_list(console, "What this covers:", report.covers)
     _print_list(console, "Notes:", tuple(check_words.notes(report)[1]))
     if report.command:
         _heading(console, "Repeat with:")

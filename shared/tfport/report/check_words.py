@@ -233,9 +233,6 @@ def summary(report: CheckReport) -> list[str]:
         tolerance_text(report),
         mapping_text(report),
         contracts_text(report),
-        f"{words.counted(len(report.left_out), 'thing')} {'was' if len(report.left_out) == 1 else 'were'} left out."
-        if report.left_out
-        else "",
     ]
     return [sentence for sentence in found if sentence]
 
