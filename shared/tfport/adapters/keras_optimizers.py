@@ -412,7 +412,7 @@ def _rounded_schedule(schedule: Any) -> Any:
                 rate = tf.convert_to_tensor(wide(step))
             except Exception:  # a schedule of the user's own may do with its numbers what no tensor can
                 rate = tf.convert_to_tensor(schedule(step))
-            return tf.cast(tf.cast(rate, tf.float32), rate.dtype)
+            return tf.cast(tf.cast(rate, tf.float32), tf.convert_to_tensor(schedule(step)).dtype)
 
         def get_config(self) -> Any:
             return schedule.get_config()

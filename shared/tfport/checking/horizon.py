@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfport.checking.counters import Track
-from tfport.checking.factories import NoSuchPrecision
 from tfport.checking.lazy import Lazy
 from tfport.checking.measure import paired
 from tfport.checking.observe import probe_state
@@ -362,21 +361,16 @@ def settled(session: Session, record: Record, seen: Horizon, names: Names, unsta
       unstable: state names that do not repeat.
     """
     assert record.horizon is not None and seen.parts is not None
-    clear, loose = seen.parts[1], record.horizon.loose | seen.loose
-    found: tuple[str, float, float] | str | None = None
-    for precision in ("float32", "float64"):
-        try:
-            with _Both(session, record, names, precision, unstable, loose) as both:
-                if precision == "float32":
-                    first, last = _between(both, seen, *seen.parts)
-                    clear = first if both.apart(first) is not None else min(last, seen.parts[1])
-                    text, divergence, place = both.told(first, last, clear)
-                found = both.apart(clear)
-        except NoSuchPrecision:
-            break
-        if found is None:
-            return None
-    return Parting(text, divergence, place)
+    loose = record.horizon.loose | seen.loose
+    with _Both(session, record, names, "float32", unstable, loose) as both:
+        first, last = _between(both, seen, *seen.parts)
+        clear = first if both.apart(first) is not None else min(last, seen.parts[1])
+        parting = Parting(*both.told(first, last, clear))
+    try:
+        with _Both(session, record, names, "float64", unstable, loose) as both:
+            return parting if both.apart(clear) is not None else None
+    except Exception:  # whatever stops float64, float32 has shown it
+        return parting
 
 
 def _between(both: _Both, seen: Horizon, low: int, high: int) -> tuple[int, int]:

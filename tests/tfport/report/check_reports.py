@@ -211,6 +211,7 @@ def different() -> CheckReport:
             Finding("modern", "noise", "", "augment/flip draws the same numbers at each step.", False),
         ),
         left_out=("rung 8 free trajectory: 60 steps were asked for and --sample runs 5",),
+        covers=("60 steps were made on each side.", "Nothing beyond step 60 was seen: a rate is fed with the batch."),
     )
 
 
@@ -311,6 +312,7 @@ def nasty(name: str) -> CheckReport:
             agreeing=((name, name),), variables=((name, name),), text=name,
         ),
         left_out=(name,),
+        covers=(name,),
         notes=(name,),
         curves={name: {name: [1.0, 2.0], f"{name}2": [1.0, 2.0]}, "modern": {f"$x_{name}$": [1.0, math.nan]}},
         seconds={name: 1.0},

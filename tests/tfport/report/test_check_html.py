@@ -73,7 +73,7 @@ def test_the_page_says_everything() -> None:
         "Paired by: forward pass (4), same layer (3), the only one of its shape (1).",
         check_words.trained_text(report),
         "drawn in Python",
-        *report.left_out,
+        *report.covers,
         *report.notes,
         "not run",
         "-9.86294484e-01",
@@ -90,8 +90,8 @@ def test_the_page_says_everything() -> None:
 def test_each_ending_has_its_own_sections() -> None:
     ids = {name: set(Page(text).ids) for name, text in all_pages().items()}
     assert {"verdicts", "contracts", "mapping", "trained", "curves", "meaning", "repeat"} <= ids["identical"]
-    assert not {"where", "unmatched", "left-out"} & ids["identical"]
-    assert {"where", "left-out"} <= ids["different"]
+    assert not {"where", "unmatched", "covers"} & ids["identical"]
+    assert {"where", "covers"} <= ids["different"]
     assert "unmatched" in ids["not_comparable"] and "curves" not in ids["not_comparable"]
     assert not {"verdicts", "where", "mapping", "meaning"} & ids["alone"]
     assert "against no reference" in Page(page_of("alone")).text
