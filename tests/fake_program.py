@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport import adam
 from tfport.checking.batches import Batch
 from tfport.checking.draws import DrawSource
 from tfport.program import Array, DrawInfo, InputInfo, Node, OptimizerInfo, Program, State, VariableInfo
@@ -481,10 +482,7 @@ class FakeProgram(Program):
     def _power(self, beta: Any, step: int) -> Any:
         if self.plan.powers == "pow":
             return np.power(beta, self._type(step))
-        power = self._type(1)
-        for _ in range(step):
-            power = power * beta
-        return power
+        return adam.beta_power(beta, step - 1, self.precision) if step else self._type(1)
 
     def _finished(self, phase: str, batch: Batch, loss: float, centre: Array | None) -> dict[str, float]:
         """What belongs to a phase beside its update."""
