@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from tfport.checking.observe import probe_state
 from tfport.checking.report import Location
 from tfport.checking.sides import COUNTER, Names, Side, is_variable
 from tfport.checking.store import Kept, Store
-from tfport.equivalence.distance import first_mismatch, ulps
+from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import Divergence
 from tfport.program import Batch
 
@@ -474,7 +474,7 @@ class _Both:
             optimizer, _, number = name.rpartition("/")
             one, other = (each.at[clear].numbers[name] for each in self.horizons)
             text = f"the {number.replace('_', ' ')} differs {when}: {one:.7g} against {other:.7g}{there}"
-            divergence = _scalar(first, name, *(each.at[first].numbers[name] for each in self.horizons))
+            divergence = _divergence(first, name, *(each.at[first].numbers[name] for each in self.horizons))
             said = f"Step {first:,}: {text}. {beyond}."
             differing = ((number, f"{one:.9g}", f"{other:.9g}"),)
             nodes = optimizer, "update", optimizer, "update"
@@ -483,17 +483,7 @@ class _Both:
         moved = [float(np.abs(each.at[clear].after[found].astype(np.float64) - before).max()) for each in self.horizons]
         text = f"what a step adds to {found} differs {when}: up to {moved[0]:.6g} against {moved[1]:.6g}{there}"
         left, right = legacy.at[first].after[found], modern.at[first].after[found]
-        mismatch = first_mismatch(left, right)
-        assert mismatch is not None
-        divergence = Divergence(
-            rung="forced_trajectory",
-            step=first,
-            phase=None,
-            tensor=found,
-            shape=left.shape,
-            dtype=left.dtype.name,
-            **asdict(mismatch),
-        )
+        divergence = _divergence(first, found, left, right)
         said = (
             f"Step {first:,}: {text}. Look at what depends on a count of steps: a decay, a warm-up, a rate that is "
             f"written out. {beyond}."
@@ -501,12 +491,9 @@ class _Both:
         return text, divergence, Location(first, "", found, "update", found, "update", (), ((found, found),), (), said)
 
 
-def _scalar(step: int, name: str, legacy: float, modern: float) -> Divergence:
-    """Two numbers as a divergence."""
-    apart = abs(legacy - modern)
-    one, other = np.float32(legacy), np.float32(modern)
-    gap = int(ulps(one.reshape(1), other.reshape(1))[0])
-    return Divergence(
-        "forced_trajectory", step, None, name, (), (), "float32", legacy, modern, apart,
-        apart / abs(legacy) if legacy else math.inf, gap, apart, 1, 1,
-    )  # fmt: skip
+def _divergence(step: int, name: str, legacy: Any, modern: Any) -> Divergence:
+    """Two numbers, or two tensors, as the divergence of rung 7."""
+    measured = RungMeasurement("forced_trajectory")
+    measured.add(name, legacy, modern, step, None, {}, "float32")
+    assert measured.first is not None
+    return measured.first

@@ -295,7 +295,9 @@ def place_text(location: Location) -> str:
     """The place in a few words: "at conv/Conv2D (gan.py:41)", "in the gradient of fc/kernel"."""
     tensor = location.variables[0][0] if location.variables else ""
     if location.modern_kind in ("gradient", "update"):
-        return f"in the {location.modern_kind} of {shortened(tensor)}"
+        return f"in the {location.modern_kind} " + (
+            f"of {shortened(tensor)}" if tensor else f"by {location.modern_node}"
+        )
     node, where = location.modern_node, location.modern_where
     if not node:
         node, where = location.legacy_node, location.legacy_where
