@@ -166,6 +166,19 @@ def normalised(dtype: str = "float32") -> dict[str, Any]:
     return {**found, "training": {training: True}, "inference": {training: False}}
 
 
+def penalised(dtype: str = "float32") -> dict[str, Any]:
+    """A loss with a penalty on the weights."""
+    x = tf1.placeholder(dtype, [None, 5], name="x")
+    y = tf1.placeholder(dtype, [None, 1], name="y")
+    outputs = _dense(dtype, "o", x, 1)
+    penalty = tf1.add_n([tf1.nn.l2_loss(each) for each in tf1.trainable_variables()])
+    return _trained(outputs, tf1.reduce_mean(tf1.square(outputs - y)) + 0.1 * penalty)
+
+
+def unpenalised_port() -> Any:
+    return _compiled([keras.Input([5], name="x"), keras.layers.Dense(1, name="o")], "mse")
+
+
 def normalised_port() -> Any:
     """The moving statistics are used in training too."""
     layer = keras.layers.BatchNormalization(name="bn")
@@ -281,6 +294,15 @@ CASES = [
             r"Only in the port is it computed from bn/moving_variance",
         ),
         never=(r"y is 0 in the original",),
+    ),
+    Case(
+        "penalty",
+        penalised,
+        unpenalised_port,
+        rows,
+        equal=False,
+        rung="loss",
+        says=(r"L2Loss \(L2Loss reading o/kernel, places.py:\d+\), L2Loss_1 .* are only in the original",),
     ),
     Case(
         "weights",

@@ -355,10 +355,13 @@ class _Alignment:
             if trivial is not None:
                 return trivial
         anchor = self._anchor()
+        if one is None or other is None:
+            agreeing = self._named(right.names(other)) if other is not None else ()
+            return Parting(one, other, agreeing, only_legacy=tuple(left.apart), only_modern=tuple(right.apart))
         if anchor is None:
-            if one is not None and other is not None and left.tokens(one) == right.tokens(other):
+            if left.tokens(one) == right.tokens(other):
                 return self._pair(one, other, replaced=True)
-            return Parting(None, other, self._named(right.names(other))) if other is not None else Parting(one, None)
+            return Parting(None, other, self._named(right.names(other)))
         return self._behind(*anchor)
 
     def _waits(self, one: Any, other: Any) -> bool:

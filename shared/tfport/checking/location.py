@@ -82,14 +82,18 @@ def _sentences(found: Parting) -> list[str]:
     if one is None or other is None:
         only = other or one
         assert only is not None
+        nodes = found.only_modern if one is None else found.only_legacy
+        names = _listed(told(node, constants=True) for node in nodes)
+        verb = "is" if len(nodes) == 1 else "are"
+        if found.beside is None and nodes:
+            mine, others = ("port", "original") if one is None else ("original", "port")
+            values = "its value" if len(nodes) == 1 else "their values"
+            return [f"{names} {verb} only in the {mine}: nothing in the {others} has {values}."]
         if found.beside is None:
             goes_in = f"what goes into {told(only)} agrees ({both}), and " if both and other is not None else ""
             side = "original" if other is not None else "port"
             subject = "nothing" if goes_in else f"{told(only)} comes first of what differs: nothing"
             return [f"{goes_in}{subject} in the {side} has its value; no counterpart was found."]
-        nodes = found.only_modern if one is None else found.only_legacy
-        names = _listed(told(node, constants=True) for node in nodes)
-        verb = "is" if len(nodes) == 1 else "are"
         into = f"{told(found.beside[1])}, whose counterpart is {told(found.beside[0])}"
         return [
             f"{names} {verb} only in the {'port' if one is None else 'original'}. What goes into {into} in the "
