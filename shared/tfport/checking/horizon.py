@@ -39,6 +39,8 @@ SEARCHED = 16 << 20
 """Bytes of a state up to which changes of a rate between two values are sought."""
 KEPT = 512 << 20
 """Bytes of states that are kept of the values looked at; beyond it fewer values have a step made."""
+_FAR = (11, 31, 101, 307, 1_009, 3_001, 10_007, 30_011, 100_003, 300_007, 1_000_003, 3_000_017)
+"""Values far apart. They are primes: schedules have round periods, and at a multiple of one a restart looks like none."""
 RATE = 2.0**-16
 """Relative difference of two rates that rounding may leave: exponentials lose digits to their exponent."""
 RATE_FLOOR = 2.0**-20
@@ -110,9 +112,8 @@ class _At(Lazy):
 
 def values(steps: int) -> tuple[list[int], list[int]]:
     """The values that are looked at first, and the rest."""
-    first = sorted({0, 1, 2, 3, steps, 1_000, 100_000, FURTHEST})
-    far = {base * 10**power for power in range(1, 7) for base in (1, 3)}
-    return first, sorted(far - set(first))
+    first = sorted({0, 1, 2, 3, steps, *_FAR[4::4], FURTHEST})
+    return first, sorted(set(_FAR) - set(first))
 
 
 def recorded(session: Session, side: Side, record: Record) -> Horizon:
