@@ -24,6 +24,8 @@ from tfport.checking.draws import DrawSource
 from tfport.state import State
 from tfport.subject import Array, OptimizerInfo, VariableInfo
 
+FURTHEST = 10_000_019
+"""The last value that a check sets counters of steps to: ten million, and no multiple of a schedule's period."""
 Batch = Mapping[str, Array]
 """What one step is fed: input name -> array, the first axis being that of the examples."""
 
@@ -84,7 +86,7 @@ class Program(abc.ABC):
     """"float32" or "float64": the dtype of its floating variables (that of most of them where they differ)."""
     phases: tuple[str, ...]
     """The names of the parts of a step that update something, in the order they run; at least one."""
-    furthest: int = 10_000_000
+    furthest: int = FURTHEST
     """The largest count of steps that its state may be set to at once."""
     draws: DrawSource
     """Where its random numbers come from; a check sets its seed, step and names."""

@@ -26,21 +26,19 @@ from tfport.checking.sides import COUNTER, Names, Side, is_variable
 from tfport.checking.store import Kept, Store
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import Divergence
-from tfport.program import Batch
+from tfport.program import FURTHEST, Batch
 
 if TYPE_CHECKING:
     from tfport.checking.record import Record
     from tfport.checking.session import Session
 
 Array = np.ndarray[Any, Any]
-FURTHEST = 10_000_000
-"""The last value that counters are set to."""
 SEARCHED = 16 << 20
 """Bytes of a state up to which changes of a rate between two values are sought."""
 KEPT = 512 << 20
 """Bytes of states that are kept of the values looked at; beyond it fewer values have a step made."""
 _FAR = (11, 31, 101, 307, 1_009, 3_001, 10_007, 30_011, 100_003, 300_007, 1_000_003, 3_000_017)
-"""Values far apart. They are primes: schedules have round periods, and at a multiple of one a restart looks like none."""
+"""Values far apart, primes: schedules have round periods, and at a multiple of one a restart looks like none."""
 RATE = 2.0**-16
 """Relative difference of two rates that rounding may leave: exponentials lose digits to their exponent."""
 RATE_FLOOR = 2.0**-20
@@ -387,7 +385,10 @@ def _between(both: _Both, seen: Horizon, low: int, high: int) -> tuple[int, int]
     if not agree:
         return first, FURTHEST
     known = max((count for count in (first, *later) if first <= count < agree), default=first)
-    return first, _bisected(known, agree, lambda count: both.comparison(count).agrees(what, count)) - 1
+    again = _bisected(known, agree, lambda count: both.comparison(count).agrees(what, count))
+    beyond = [*(again + more for more in (1, 11, 101, 1_009)), *(count for count in _FAR if count > again), FURTHEST]
+    lasting = all(both.comparison(count).agrees(what, count) for count in beyond if count <= FURTHEST)
+    return first, again - 1 if lasting else FURTHEST
 
 
 def _bisected(low: int, high: int, there: Callable[[int], bool]) -> int:
