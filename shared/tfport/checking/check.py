@@ -482,14 +482,30 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
     return found
 
 
+_EXACT = ("Cast", "OneHot", "Identity", "Reshape", "ExpandDims", "Squeeze", "Pack", "ConcatV2", "GatherV2", "Transpose")
+"""Ops that round no whole number."""
+
+
 def _wholly_double(stills: Sequence[Still], role: str) -> None:
-    """Raises NoSuchPrecision where a side that was built in float64 computes something in less."""
+    """Raises NoSuchPrecision where a side that was built in float64 computes something in less.
+
+    Labels, masks and counts that are float32 for a while are whole numbers, and lose nothing by it.
+    """
     for still in stills:
         for nodes in still.nodes.values():
+            by_name = {node.name: node for node in nodes}
             for node in nodes:
                 dtype = np.dtype(node.place.dtype)
-                if dtype.kind == "f" and dtype.itemsize < 8:
+                if dtype.kind != "f" or dtype.itemsize == 8:
+                    continue
+                sources = [by_name[name].value for name in node.inputs if name in by_name]
+                if node.kind not in _EXACT or not all(map(_whole, [node.value, *sources])):
                     raise NoSuchPrecision(f"the {role} side computes {node.name} ({node.kind}) in {dtype}")
+
+
+def _whole(value: np.ndarray[Any, Any]) -> bool:
+    """Whether float32 holds every number exactly as the whole number that it is."""
+    return value.dtype.kind in "iub" or bool((np.abs(value) <= 2**24).all() and (value == np.rint(value)).all())
 
 
 def _shared_findings(legacy: Sequence[Finding], modern: Sequence[Finding]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import tracemalloc
@@ -15,10 +16,14 @@ import pytest
 import fake_program as fake
 from fake_program import FakeProgram, HeavyProgram, Layer, Phase, Plan
 from tfport.checking.bounds import Sample
-from tfport.checking.check import check
+from tfport.checking.check import _wholly_double, check
+from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.observe import Still, keep_nodes
 from tfport.checking.report import CheckReport
+from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, Verdict
 from tfport.errors import UserError
+from tfport.program import Node
 from tfport.state import State
 
 pytestmark = pytest.mark.usefixtures("no_frameworks")
@@ -636,3 +641,23 @@ def test_a_check_holds_about_one_copy_of_a_large_model(reordered: bool) -> None:
     assert report.equal, failing(report)
     assert report.rounding_by == ("envelope" if reordered else "")
     assert peak < 1.35 * legacy.bytes, measured
+
+
+# --- What may be float32 in a float64 run -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("kind", "source", "shown", "fits"),
+    [
+        ("Cast", np.array([0, 2, 1]), np.array([0, 2, 1], np.float32), True),
+        ("Cast", np.array([True, False]), np.array([1, 0], np.float32), True),
+        ("Cast", np.array([0.1, 2.0]), np.array([0.1, 2.0], np.float32), False),
+        ("Cast", np.array([1 - 1e-12, 2.0]), np.array([1.0, 2.0], np.float32), False),
+        ("Tanh", np.array([40.0]), np.array([1.0], np.float32), False),
+        ("Tanh", np.array([40.0]), np.array([1.0]), True),
+    ],
+)
+def test_whole_numbers_may_be_float32(kind: str, source: Any, shown: Any, fits: bool) -> None:
+    with Store() as store:
+        nodes = [Node("source", "Placeholder", (), (), source), Node("shown", kind, ("source",), (), shown)]
+        still = Still(0, store.keep({}), inputs=store.keep({}), nodes={"inference": keep_nodes(store, nodes)})
+        with contextlib.nullcontext() if fits else pytest.raises(NoSuchPrecision, match="computes shown"):
+            _wholly_double([still], "modern")
