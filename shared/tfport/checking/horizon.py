@@ -463,7 +463,7 @@ class _Both:
         """
         found = self.comparison(clear).apart(clear)
         assert found is not None
-        about = "" if self.sharp(found, first) else "about "
+        about = "" if clear == first and self.sharp(found, first) else "about "
         when = f"from {about}step {first:,} on" if last >= FURTHEST else f"at step {first:,}"
         if first < last < FURTHEST:
             when = f"from {about}step {first:,} to step {last:,}"
