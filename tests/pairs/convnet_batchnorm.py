@@ -231,7 +231,7 @@ BROKEN = (
         "forward",
         None,
         "training/logits",
-        node="Pad",
+        node="Conv2D",
         beside="Conv2D",
         slow=True,
     ),

@@ -126,7 +126,7 @@ def tenfold_rate() -> keras.Model:
 
 
 BROKEN = (
-    Broken("keep_prob_as_rate", "Dropout(0.7) for keep_prob=0.7", "forward", None, "training/logits", node="Mul"),
+    Broken("keep_prob_as_rate", "Dropout(0.7) for keep_prob=0.7", "forward", None, "training/logits", beside="Sub"),
     Broken(
         "default_slope",
         "Keras 3's LeakyReLU has slope 0.3, TF1's 0.2",
