@@ -9,6 +9,7 @@ are when it runs.
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -217,7 +218,7 @@ def nodes_of(
 
 
 class Traces:
-    """The last few traces of one program, for those who look at many states of one step."""
+    """The last few traces of one program, for those who look at many states of it."""
 
     def __init__(self) -> None:
         self._kept: dict[Any, TracedNodes] = {}
@@ -225,23 +226,43 @@ class Traces:
     def get(
         self,
         key: Any,
+        step: int,
         function: Callable[[dict[str, Any]], Any],
         inputs: Mapping[str, Any],
         variables: Mapping[str, Any] | Iterable[tuple[str, Any]],
         *,
         autograph: bool = False,
+        once: bool = False,
     ) -> TracedNodes:
         """The trace under this key for inputs of these shapes, made where there is none.
 
-        The key must tell apart whatever Python would compute differently: the step too, since what Python draws while
-        it is traced stays in the trace.
+        Args:
+          key: tells apart whatever Python would compute differently.
+          step: that is looked at. A trace serves this step alone where Python drew while it was made, since what it
+            drew stays in the trace.
+          function: as for `trace`.
+          inputs: as for `trace`.
+          variables: as for `trace`.
+          autograph: as for `trace`.
+          once: whether the code's Python runs once for all steps in training too, as in a `tf.function`; without, a
+            trace serves its step alone.
         """
         shapes = tuple((name, np.shape(value), str(getattr(value, "dtype", ""))) for name, value in inputs.items())
-        if (key, shapes) not in self._kept:
-            while len(self._kept) >= _TRACES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key, shapes] = trace(function, inputs, variables, autograph=autograph)
-        return self._kept[key, shapes]
+        for known in ((key, shapes, None), (key, shapes, step)):
+            if known in self._kept:
+                return self._kept[known]
+        while len(self._kept) >= _TRACES:
+            del self._kept[next(iter(self._kept))]
+        before = _python_state()
+        found = trace(function, inputs, variables, autograph=autograph)
+        self._kept[key, shapes, None if once and _python_state() == before else step] = found
+        return found
+
+
+def _python_state() -> Any:
+    """Where the global generators of Python and numpy stand."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  user code draws from it
+    return random.getstate(), kind, np.asarray(keys).tobytes(), rest
 
 
 def _legal(name: str) -> str:

@@ -666,7 +666,8 @@ class KerasProgram(Program):
             return self._phase_nodes(phase, batch)
         with self._put_back(), self._interceptor.feeding("forward"):
             traced = self._traces.get(
-                (None, training, self.draws.seed, self.draws.step),
+                (None, training, self.draws.seed),
+                self.draws.step,
                 lambda named: list(self._outputs(named, training).values()),
                 {name: np.asarray(value) for name, value in batch.items()},
                 self._variables(),
@@ -701,7 +702,7 @@ class KerasProgram(Program):
             source = self._interceptor.draws
             counts = dict(source._counts)
             with self._put_back():
-                key = (phase, len(found), name, source.seed, source.step)
+                key = (phase, len(found), name, source.seed)
                 found.append(self._step_nodes(name, model, data, batch, key))
             source._counts = counts
             if train_function._tfport_real is None:  # type: ignore[attr-defined]
@@ -747,7 +748,8 @@ class KerasProgram(Program):
             preferred = "compute_loss" if hasattr(getattr(model, "optimizer", None), "inner_optimizer") else "tape"
             return [loss for way, loss in seen if way == preferred] or [loss for _, loss in seen]
 
-        return self._traces.get(key, step, fed, self._variables()).run(fed)
+        once = not getattr(model, "run_eagerly", False)
+        return self._traces.get(key, self.draws.step, step, fed, self._variables(), once=once).run(fed)
 
     def close(self) -> None:
         """Forgets what was traced, so that the models can be used without being fed."""

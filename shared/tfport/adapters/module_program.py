@@ -1001,13 +1001,16 @@ class ModuleProgram(Program):
             graph = isinstance(self._forward_function, _function_class())
             with self._put_back(), self._fed("forward", "nodes"):
                 return self._traces.get(
-                    (None, training, self.draws.seed, self.draws.step),
+                    (None, training, self.draws.seed),
+                    self.draws.step,
                     lambda given: list(self._forward(given, training).values()),
                     tensors,
                     self._named,
                     autograph=graph,
+                    once=graph and not self._generators,
                 ).run(tensors)
         function = self._function(phase)
+        graph = isinstance(function, _function_class())
         spy = _Spy(self._rules, lambda: self.names, self._unused)
 
         def targets(given: dict[str, Any]) -> list[Any]:
@@ -1017,11 +1020,13 @@ class ModuleProgram(Program):
 
         with self._put_back(), self._fed(phase, "nodes"):
             found = self._traces.get(
-                (phase, None, self.draws.seed, self.draws.step),
+                (phase, None, self.draws.seed),
+                self.draws.step,
                 targets,
                 tensors,
                 self._named,
-                autograph=isinstance(function, _function_class()),
+                autograph=graph,
+                once=graph and not self._generators,
             ).run(tensors)
         if not found:
             raise NotImplementedError(_no_tape(phase))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,7 +25,7 @@ MADE_UP = 8
 
 
 class BatchSource:
-    """Batch number `step` as often as asked."""
+    """Batch number `step` as often as asked, by one thread at a time."""
 
     def __init__(
         self, given: Any, name: str = "batches", around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -47,6 +48,7 @@ class BatchSource:
         self._taken: list[Batch] = []
         self._rest: Any = iter(())
         self._cycle = False
+        self._lock = threading.Lock()
         if callable(given):
             if _parameters(given) > 1:
                 raise UserError(
@@ -74,6 +76,10 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0; a sequence begins again at its end."""
+        with self._lock:
+            return self._batch_of(step)
+
+    def _batch_of(self, step: int) -> Batch:
         if self._function is not None:
             return self._batch(self._called(self._function, step), step)
         while len(self._taken) <= step and not self._cycle:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfport.checking import explained, factories, horizon, location, losses, resume
 from tfport.checking.against import Opponent
+from tfport.checking.ahead import Ahead
 from tfport.checking.bounds import Sample
 from tfport.checking.coverage import coverage
 from tfport.checking.envelope import spanned
@@ -28,6 +29,9 @@ from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairRe
 from tfport.equivalence.verdicts import assembled, excess, judge, needs_float64, tolerances
 from tfport.errors import UserError
 from tfport.versions import versions
+
+SMALL = 64 << 20
+"""Bytes of state up to which both sides may run side by side."""
 
 
 def check(
@@ -108,6 +112,8 @@ class _Check:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.opponent = Opponent(session)
+        self.wide: Ahead[Record] | None = None
+        """The legacy side in float64, where that was begun before it was asked for."""
 
     @property
     def pairing(self) -> Pairing:
@@ -119,7 +125,10 @@ class _Check:
         """The legacy side, then the modern side, in as many precisions as it takes."""
         began = time.perf_counter()
         session, order = self.session, self.session.order
+        session.build_ahead("modern", "float32")
+        session.import_ahead()
         single = recorded(session, "float32")
+        self._begin_float64(single)
         first, stills = self.opponent.held_against(single)
         asked, double, rounding_by, enveloped, no_float64 = first, None, "", False, ""
         looked = [(single, stills, False)]
@@ -170,9 +179,19 @@ class _Check:
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, no_float64, place, parted)
 
+    def _begin_float64(self, single: Record) -> None:
+        """Begins the legacy side's float64 while the modern side's float32 runs: few checks do without.
+
+        A large model's waits its turn, so that one side at a time is in memory.
+        """
+        size = sum(array.nbytes for array in single.initial.values())
+        if self.session.apart and size <= SMALL:
+            self.wide = self.session.begin(lambda: recorded(self.session, "float64", single))
+            self.session.build_ahead("modern", "float64")
+
     def _in_float64(self, single: Record, first: Meter) -> tuple[Record, Meter, list[Still]]:
         """Both sides once more, in float64, from the float32 record's states."""
-        wide = recorded(self.session, "float64", single)
+        wide = self.wide.result() if self.wide else recorded(self.session, "float64", single)
         _wholly_double(wide.stills, "legacy")
         allowed = tolerances(first.pair)
         double, stills = self.opponent.held_against(wide, allowed, least=first.scales)

@@ -7,6 +7,7 @@ fork has both: the imports are there, and the code is as it was when it was impo
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -105,6 +106,10 @@ class Home:
             )
         self._answers = self._channel.makefile("r")
         self._lock = threading.Lock()
+        self._started: list[Any] = []
+        """The processes of its programs, forks or not."""
+        self._closed = False
+        self._asks = 0
 
     def fork(self, folder: Path) -> Forked | None:
         """A process for one program, which answers as `tfport.checking.remote` does.
@@ -125,6 +130,18 @@ class Home:
             return None
         return Forked(self, answer["pid"], mine)
 
+    def started(self, process: Any) -> None:
+        """Takes down the process of a program, which ends with the home at the latest.
+
+        Raises:
+          UserError: the home is closed.
+        """
+        self._started = [each for each in self._started if each.returncode is None] + [process]
+        if self._closed:
+            process.kill()
+            process.wait()
+            raise UserError("the check has ended")
+
     def code_of(self, pid: int) -> int | None:
         """The exit code of a fork; None while it runs."""
         answer = self._asked({"poll": pid})
@@ -137,21 +154,31 @@ class Home:
 
     def _asked(self, request: dict[str, Any], passed: socket.socket | None = None) -> dict[str, Any]:
         """The answer to one request; empty where the process is gone."""
-        line = json.dumps(request).encode() + b"\n"
         with self._lock:
+            self._asks += 1
+            line = json.dumps({**request, "number": self._asks}).encode() + b"\n"
             try:
                 socket.send_fds(self._channel, [line], [] if passed is None else [passed.fileno()])
-                found = self._answers.readline()
-            except OSError:
-                return {}
-        return json.loads(found) if found.endswith("\n") else {}
+                while (found := self._answers.readline()).endswith("\n"):
+                    answer: dict[str, Any] = json.loads(found)
+                    if answer["number"] == self._asks:  # else whoever asked was interrupted
+                        return answer
+            except (OSError, ValueError):  # it has ended, or it is closed
+                pass
+        return {}
 
     def close(self) -> None:
-        """Ends the process; its forks end when their programs are closed."""
+        """Ends the process, and those of its programs."""
+        self._closed = True
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
         self._process.kill()
         self._process.wait()
-        self._answers.close()
-        self._channel.close()
+        with self._lock:  # whoever waits for an answer has heard by now that there is none
+            self._answers.close()
+            self._channel.close()
 
 
 # --- The other side ---------------------------------------------------------------------------------------------------
@@ -184,12 +211,12 @@ def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket
         if not line:
             return None
         request = json.loads(line)
-        answer: dict[str, Any] = {}
+        answer: dict[str, Any] = {"number": request["number"]}
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer["code"] = os.waitstatus_to_exitcode(status) if pid else None
         elif refused:
-            answer = refused
+            answer |= refused
         elif hasattr(os, "fork"):
             pid = os.fork()
             if not pid:
@@ -222,6 +249,9 @@ def _main() -> None:
         os.dup2(log.fileno(), 2)
     with asked, asked.makefile("r") as requests, asked.makefile("w") as replies:
         serve(folder, requests, replies)
+    # What the code registered for its end is done; freeing object by object what goes with the process takes a second.
+    atexit._run_exitfuncs()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,11 @@ class RemoteProgram(OtherProcess, Program):
 
     def _started(self, module: str, environment: Mapping[str, str] | None) -> Any:
         """A fork of the side's home where there can be one."""
-        forked = self._home.fork(Path(self._folder.name)) if self._home else None
-        return forked or super()._started(module, environment)
+        if self._home is None:
+            return super()._started(module, environment)
+        process = self._home.fork(Path(self._folder.name)) or super()._started(module, environment)
+        self._home.started(process)
+        return process
 
     def _said(self, method: str, arrays: Mapping[str, Array] | None = None, **arguments: Any) -> Any:
         """The plain value of a method's answer."""

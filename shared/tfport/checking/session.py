@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from tfport.checking import counters, factories
+from tfport.checking.ahead import Ahead
 from tfport.checking.batches import BatchSource, assign, fed, made_up
 from tfport.checking.bounds import Sample
 from tfport.checking.home import Home
@@ -27,6 +31,7 @@ from tfport.program import Program
 from tfport.state import State
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 DEFAULT_STEPS = 20
 
@@ -111,6 +116,10 @@ class Session:
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
         self._programs: dict[str, Program] = {}
         """Role -> the Program of a model that was given built."""
+        self._ahead: dict[tuple[str, str], Ahead[Program]] = {}
+        """Role and precision -> a side that is being built."""
+        self.begun: list[Ahead[Any]] = []
+        """All that was begun before it was asked for."""
         self._homes = {role: Home(order.given(role), role) for role in ("legacy", "modern") if order.elsewhere(role)}
 
     def __enter__(self) -> Session:
@@ -120,7 +129,39 @@ class Session:
         for program in self._programs.values():
             program.close()
         for home in self._homes.values():
-            home.close()
+            home.close()  # so that whatever was begun and waits for it ends
+        for each in self.begun:
+            each.ended(seconds=10)
+        for built in self._ahead.values():
+            if unused := built.ended(seconds=0):
+                unused.close()
+
+    def begin(self, call: Callable[[], T]) -> Ahead[T]:
+        """Begins a call that is asked for later, or never: then it ends with the session."""
+        found = Ahead(call)
+        self.begun.append(found)
+        return found
+
+    @property
+    def apart(self) -> bool:
+        """Whether both sides live in processes of their own, so that they can run side by side."""
+        return len(self._homes) == 2
+
+    def build_ahead(self, role: str, precision: str) -> None:
+        """Begins to build a side that lives in a process of its own."""
+        if role in self._homes and (role, precision) not in self._ahead:
+            seed = self.order.seed
+            self._ahead[role, precision] = self.begin(lambda: self._remote(role, precision, seed))
+
+    def import_ahead(self) -> None:
+        """Imports, while the sides are being imported, what this process needs."""
+        if not self._homes:
+            return
+        if isinstance(self.order.batches, str):
+            with contextlib.suppress(UserError), factories.contained():  # raised once it is needed
+                factories.find(self.order.batches, "batches")
+        for name in ("scipy.optimize", "scipy.stats"):
+            importlib.import_module(name)
 
     @contextmanager
     def opened(self, role: str, precision: str, seed: int | None = None) -> Iterator[Program]:
@@ -129,7 +170,8 @@ class Session:
         names = self.order.names if role == "legacy" else {}
         seed = self.order.seed if seed is None else seed
         if role in self._homes:
-            program = self._remote(role, precision, seed)
+            ahead = self._ahead.pop((role, precision), None) if seed == self.order.seed else None
+            program = ahead.result() if ahead else self._remote(role, precision, seed)
             program.draws.seed = self.order.seed
             try:
                 yield program
@@ -239,8 +281,8 @@ class Session:
 
     @contextmanager
     def bar(self, text: str, total: int) -> Iterator[Callable[[], None]]:
-        """A progress bar, or nothing."""
-        if not self.order.progress:
+        """A progress bar, or nothing; what runs ahead shows none."""
+        if not self.order.progress or threading.current_thread() is not threading.main_thread():
             yield lambda: None
             return
         slow = 0.2 if sys.stderr.isatty() else 10.0

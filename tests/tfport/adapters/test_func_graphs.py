@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tfport.adapters.func_graphs import Found, nodes_of, trace
+from tfport.adapters.func_graphs import Found, Traces, nodes_of, trace
 from tfport.adapters.tf_draws import Interceptor
 from tfport.checking.draws import DrawSource
 from tfport.program import Node
@@ -132,3 +132,26 @@ def test_an_embedding_names_its_table(package: Any) -> None:
     nodes = nodes_of(lambda named: model(named["x"]), {"x": np.array([[1, 2, 3]], np.int32)}, _names(model))
     assert nodes[-1].variables == tuple(_names(model))
     np.testing.assert_array_equal(nodes[-1].value[0], np.array(model.weights[0])[[1, 2, 3]])
+
+
+# --- Traces -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("python_draws", "once", "traces"), [(False, True, 1), (False, False, 3), (True, True, 3), (True, False, 3)]
+)
+def test_a_trace_serves_every_step_where_its_python_runs_once_and_draws_nothing(
+    python_draws: bool, once: bool, traces: int
+) -> None:
+    kept, made = Traces(), []
+
+    def function(named: dict[str, Any]) -> Any:
+        made.append(named)
+        return named["x"] * (np.random.rand() if python_draws else 2.0)  # noqa: NPY002
+
+    for step in (0, 1, 7, 1):
+        x = np.full(3, step, np.float32)
+        (node,) = kept.get("key", step, function, {"x": x}, {}, once=once).run({"x": x})
+        assert python_draws or node.value.tolist() == [2 * step] * 3
+    assert len(made) == traces
+    kept.get("another key", 0, function, {"x": np.zeros(3, np.float32)}, {}, once=once)
+    kept.get("key", 0, function, {"x": np.zeros(4, np.float32)}, {}, once=once)
+    assert len(made) == traces + 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def ending():
         print("the last words", file=sys.stderr, flush=True)
         os._exit(7)
     return Ending()
+"""
+SLOW = """
+def slow(dtype="float32"):
+    time.sleep(60 if dtype == "float64" else 0)
+    return side()
 """
 THREADED = CODE + "\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
@@ -176,3 +182,48 @@ def test_code_that_ends_its_process_is_one_message_at_every_stage(
         f"the process of {name}:ending ended unasked: the last words (exit code 7; something in its code ends the "
         "process: run that by itself to see what)"
     )
+
+
+def test_a_home_that_is_closed_ends_its_programs_and_begins_none(code: Any, home_of: Any) -> None:
+    name = code(CODE)
+    for text in (CODE, THREADED):
+        name = code(text)
+        home = home_of(f"{name}:side")
+        program = RemoteProgram(f"{name}:side", "modern", home=home)
+        home.close()
+        with pytest.raises(UserError, match="ended unasked"):
+            program.state()
+        program.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(program._process.pid, 0)
+        with pytest.raises(UserError, match="the check has ended"):
+            RemoteProgram(f"{name}:side", "modern", home=home)
+
+
+def test_what_was_begun_ahead_and_is_not_needed_is_ended(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides are equal bit by bit, so that nobody asks for float64."""
+    name = code(
+        CODE + "\ndef slow(dtype='float32'):\n    time.sleep(60 if dtype == 'float64' else 0)\n    return side()\n"
+    )
+    closed: list[RemoteProgram] = []
+    close = RemoteProgram.close
+
+    def kept(self: RemoteProgram) -> None:
+        close(self)
+        closed.append(self)
+
+    monkeypatch.setattr(RemoteProgram, "close", kept)
+    began = time.monotonic()
+    assert tfport.check(f"{name}:slow", f"{name}:slow", "check_sides:batches", steps=2).equal
+    assert time.monotonic() - began < 50
+    assert len(closed) == 4
+    for program in closed:
+        assert not Path(program._folder.name).exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(program._process.pid, 0)
+
+
+def test_an_import_that_fails_ahead_is_told_when_it_is_needed(code: Any) -> None:
+    name = code(CODE)
+    with pytest.raises(UserError, match="no_such_batches"):
+        tfport.check(f"{name}:side", f"{name}:side", "no_such_batches:batch", steps=2)
