@@ -121,6 +121,10 @@ class Program(abc.ABC):
         """What a person should know of how the program was read: what was found by itself, what was left out."""
         return ()
 
+    def counted_in_python(self) -> tuple[str, ...]:
+        """Numbers outside its state that its steps were seen to count up."""
+        return ()
+
     def prepare(self, batch: Batch) -> None:
         """Makes ready what only a first batch can tell: layers' shapes, what each optimizer takes. Nothing is trained.
 

@@ -89,6 +89,7 @@ class KerasProgram(Program):
         self.phases = tuple(phases)
         self.draws = DrawSource(seed)
         self._run = dict(phases)
+        self._python = steps.PythonCounts([*phases.values(), *models.values()], _OUTSIDE)
         self._outputs = outputs
         self._inputs = tuple(inputs)
         self._rebuild = rebuild
@@ -341,6 +342,10 @@ class KerasProgram(Program):
             ),
         )
 
+    def counted_in_python(self) -> tuple[str, ...]:
+        """Whole numbers that the user's code counts up."""
+        return tuple(self._python.found)
+
     # --- State --------------------------------------------------------------------------------------------------------
     def _kept(self) -> dict[str, tuple[Any, KerasOptimizer | None, str]]:
         """State name -> (variable, the optimizer that keeps it, its slot)."""
@@ -551,7 +556,9 @@ class KerasProgram(Program):
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """The user's own step, in the mode that the model was compiled for."""
         self.prepare(batch)
-        return _report(self._call(phase, batch))
+        with self._python.watching(phase):
+            value = self._call(phase, batch)
+        return _report(value)
 
     def gradients(self, phase: str, batch: Batch) -> dict[str, Array | None]:
         """What the optimizers of the phase's step go by; of several calls for one variable, the last."""

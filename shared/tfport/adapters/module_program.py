@@ -501,6 +501,7 @@ class ModuleProgram(Program):
         self._seen: dict[str, tuple[str, ...]] = {}
         self._apart: dict[int, Array] = {}
         self._states: dict[str, Any] = {}
+        self._python = steps.PythonCounts([*functions.values(), *modules.values()], _OUTSIDE)
         self._trial = ""
         """What went wrong when the step was tried."""
         self._unused: dict[str, Any] = {}
@@ -767,6 +768,10 @@ class ModuleProgram(Program):
     def _remark(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
+
+    def counted_in_python(self) -> tuple[str, ...]:
+        """Whole numbers that the user's code counts up."""
+        return tuple(self._python.found)
 
     # --- State --------------------------------------------------------------------------------------------------------
     def _slots(self) -> dict[str, tuple[Rule, str, Any]]:
@@ -1083,7 +1088,7 @@ class ModuleProgram(Program):
         function = self._function(phase)
         self.prepare(batch)
         tensors = self._tensors(batch)
-        with self._fed(phase), self._spies[phase] as spy:
+        with self._fed(phase), self._spies[phase] as spy, self._python.watching(phase):
             result = self._call(phase, tensors)
         loss = sum(spy.losses[1:], spy.losses[0]) if spy.losses else None
         return steps.reports(result, f"the phase {phase!r} ({steps.called(function)})", _number, loss)

@@ -30,6 +30,8 @@ Inputs = Mapping[str, Any] | Sequence[Any] | None
 
 _MAPPINGS = ("batch", "inputs", "data", "feed", "features", "example", "examples")
 """What a parameter that gets the whole batch is called."""
+_SHORT = 32
+"""Items of a list up to which it is looked through for numbers."""
 _DEPTH = 5
 """How far from a function things are looked for."""
 
@@ -320,6 +322,53 @@ def _children(name: str, each: Any, outside: tuple[str, ...]) -> list[tuple[str,
     if isinstance(each, type) or _simple(each) or type(each).__module__.split(".")[0] in outside:
         return []
     return [(key.lstrip("_"), value) for key, value in (attributes(each) or {}).items() if not _simple(value)]
+
+
+class PythonCounts:
+    """Whole numbers of Python's that a user's functions can reach, and that every step moves: no state holds them."""
+
+    def __init__(self, functions: Sequence[Any], outside: tuple[str, ...]) -> None:
+        self._functions, self._outside = list(functions), outside
+        self._runs: dict[str, int] = {}
+        self.found: dict[str, None] = {}
+        """Their names, once they were seen to move."""
+
+    @contextlib.contextmanager
+    def watching(self, phase: str) -> Iterator[None]:
+        """Around one run of a phase; the first, which traces, and all but a few later ones are let be."""
+        run = self._runs[phase] = self._runs.get(phase, 0) + 1
+        if not 2 <= run <= 4:
+            yield
+            return
+        before = self._numbers()
+        yield
+        after = self._numbers()
+        self.found |= {key[1]: None for key in before if key in after and before[key] != after[key]}
+
+    def _numbers(self) -> dict[tuple[int, str], int]:
+        visited: list[Any] = []
+
+        def look(each: Any) -> bool:
+            visited.append(each)
+            return False
+
+        reachable(self._functions, look, self._outside)
+        found: dict[tuple[int, str], int] = {}
+        for each in map(plain, visited):
+            held: Mapping[Any, Any] = {}
+            if isinstance(each, types.FunctionType):
+                if (each.__module__ or "").split(".")[0] not in self._outside:
+                    cells = zip(each.__code__.co_freevars, each.__closure__ or (), strict=True)
+                    held = {key: cell.cell_contents for key, cell in cells if not _empty(cell)}
+                    held |= {key: each.__globals__[key] for key in each.__code__.co_names if key in each.__globals__}
+            elif isinstance(each, Mapping):
+                held = dict(each)
+            elif isinstance(each, list):
+                held = dict(enumerate(each)) if len(each) <= _SHORT else {}
+            elif type(each).__module__.split(".")[0] not in self._outside and not isinstance(each, type):
+                held = attributes(each) or {}
+            found |= {(id(each), str(key)): value for key, value in held.items() if type(value) is int}
+        return found
 
 
 def attributes(thing: Any) -> dict[str, Any] | None:

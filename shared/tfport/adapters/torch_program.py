@@ -732,6 +732,7 @@ class TorchProgram(Program):
     ) -> None:
         self.modules = {name: getattr(module, "_orig_mod", module) for name, module in modules.items()}
         self._functions = dict(functions)
+        self._python = steps.PythonCounts([*functions.values(), *modules.values()], ("torch", "numpy", "tfport"))
         self.phases = tuple(functions)
         self._outputs = outputs
         self._rebuild = rebuild
@@ -910,6 +911,10 @@ class TorchProgram(Program):
     def notes(self) -> tuple[str, ...]:
         """What was found by itself and what was left out."""
         return tuple(self._notes)
+
+    def counted_in_python(self) -> tuple[str, ...]:
+        """Whole numbers that the user's code counts up."""
+        return tuple(self._python.found)
 
     # --- State --------------------------------------------------------------------------------------------------------
     def _read(self) -> dict[str, Array]:
@@ -1224,7 +1229,7 @@ class TorchProgram(Program):
         """One call of the user's function."""
         function = self._function(phase)
         tensors = self._tensors(batch)
-        with self._watching(phase, keep=True) as watch:
+        with self._watching(phase, keep=True) as watch, self._python.watching(phase):
             result = self._run(watch, tensors)
         return steps.reports(result, f"the phase {phase!r} ({steps.called(function)})", _number, watch.loss())
 

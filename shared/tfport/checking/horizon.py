@@ -19,7 +19,7 @@ import numpy as np
 
 from tfport.checking.counters import Track
 from tfport.checking.lazy import Lazy
-from tfport.checking.measure import paired
+from tfport.checking.measure import paired, some
 from tfport.checking.observe import probe_state
 from tfport.checking.report import Location
 from tfport.checking.sides import COUNTER, Names, Side, is_variable
@@ -130,8 +130,8 @@ def recorded(session: Session, side: Side, record: Record) -> Horizon:
     batch = session.batches(side.program)[still.step]
     if not _finite(_look(session.store, side, found, 0, batch, still.step)):
         found.base = still.state
-    if not tracks:
-        found.unseen = "the legacy side has no counter that can be set"
+    found.unseen = _in_python(side) or ("" if tracks else "the legacy side has no counter that can be set")
+    if found.unseen:
         found.at[0] = _look(session.store, side, found, 0, batch, still.step)
         found.constant = True
         return found
@@ -172,6 +172,7 @@ def held(session: Session, side: Side, record: Record, names: Names, unstable: s
             break
     found.loose = _assigned(side, found, still.step)
     settable = [own for own in side.state_names if side.shared(own) in legacy.tracks or _moves(names, own)]
+    found.unseen = found.unseen or _in_python(side)
     if not settable and not legacy.constant:
         found.unseen = found.unseen or "the modern side has no counter that can be set"
     if found.unseen:
@@ -187,6 +188,12 @@ def held(session: Session, side: Side, record: Record, names: Names, unstable: s
     if side.program.furthest < FURTHEST and found.parts is None:
         found.unseen = f"a scheduler of the modern side is followed up to step {found.reach:,} only"
     return found
+
+
+def _in_python(side: Side) -> str:
+    """Why counters cannot be set where the code counts in Python; empty where it does not."""
+    counted = side.program.counted_in_python()
+    return f"the {side.role} side counts in Python ({some(counted)}), which nothing can set" if counted else ""
 
 
 def _moves(names: Names, own: str) -> bool:

@@ -165,6 +165,10 @@ class RemoteProgram(OtherProcess, Program):
         """As the other process says."""
         return tuple(self._said("notes"))
 
+    def counted_in_python(self) -> tuple[str, ...]:
+        """As the other process says."""
+        return tuple(self._said("counted_in_python"))
+
     def prepare(self, batch: Batch) -> None:
         """In the other process."""
         self._said("prepare", batch)
@@ -349,7 +353,7 @@ class _Server:
     ) -> dict[str, Any]:
         if method in ("inputs", "variables", "optimizers", "random_draws"):
             return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
-        if method in ("phase_optimizers", "notes"):
+        if method in ("phase_optimizers", "notes", "counted_in_python"):
             value = getattr(program, method)()
             return {"value": dict(value) if isinstance(value, Mapping) else list(value)}
         if method == "state":

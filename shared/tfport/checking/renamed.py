@@ -118,6 +118,10 @@ class _Renamed(Program):
         """The present build's."""
         return self._program.notes()
 
+    def counted_in_python(self) -> tuple[str, ...]:
+        """The present build's."""
+        return self._program.counted_in_python()
+
     def prepare(self, batch: Batch) -> None:
         """The present build's."""
         self._program.prepare(batch)

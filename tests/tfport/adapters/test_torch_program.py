@@ -307,6 +307,7 @@ def test_variables_are_named_as_the_modules_name_them() -> None:
         ("1/bias", True, ("optimizer",)),
         ("1/running_mean", False, ()),
         ("1/running_var", False, ()),
+        ("1/num_batches_tracked", False, ()),
         ("4/weight", True, ("optimizer",)),
         ("4/bias", True, ("optimizer",)),
     ]
