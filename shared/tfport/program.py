@@ -96,6 +96,11 @@ class Program(abc.ABC):
     def inputs(self) -> tuple[InputInfo, ...]:
         """What a batch must hold, in the order of the code (placeholders by creation, arguments by position)."""
 
+    def may_take(self, name: str) -> bool:
+        """Whether a batch may hold an entry of this name that `inputs()` does not list; it is handed on then."""
+        del name
+        return not self.inputs()
+
     @abc.abstractmethod
     def variables(self) -> tuple[VariableInfo, ...]:
         """Weights and statistics, in the order of computation as far as known, else of creation.

@@ -84,7 +84,12 @@ class KerasProgram(Program):
         rebuild: Callable[[int], Any] | None = None,
         remarks: Sequence[str] = (),
         build: Callable[[Batch], None] | None = None,
+        optional: Sequence[str] | None = (),
     ) -> None:
+        """Takes what the constructors below make of what a user gives.
+
+        `optional` names what a batch may hold beside its inputs; None: anything.
+        """
         self.models = dict(models)
         self.phases = tuple(phases)
         self.draws = DrawSource(seed)
@@ -95,6 +100,7 @@ class KerasProgram(Program):
         self._rebuild = rebuild
         self._build = build
         self._remarks = list(remarks)
+        self._optional = optional
         self._interceptor = Interceptor(self.draws)
         flavours = {flavour_of(model) for model in self.models.values()}
         if len(flavours) > 1:
@@ -255,6 +261,10 @@ class KerasProgram(Program):
     def inputs(self) -> tuple[InputInfo, ...]:
         """The batch's names."""
         return self._inputs
+
+    def may_take(self, name: str) -> bool:
+        """What `optional` says."""
+        return self._optional is None or name in self._optional or not self._inputs
 
     def _variables(self) -> dict[str, Any]:
         """Name -> variable, for weights and statistics."""
@@ -1035,6 +1045,7 @@ def keras_model(
         precision=precision,
         rebuild=rebuild,
         build=build,
+        optional=("y", "sample_weight") if names.functional else None,
     )
 
 
@@ -1197,7 +1208,7 @@ def keras_gan(
         }
 
     image = _info("x", discriminator.inputs[0] if getattr(discriminator, "inputs", None) else None)
-    return keras_phases(
+    program = keras_phases(
         {"discriminator": discriminator, "generator": generator, "combined": combined},
         {"discriminator": train_discriminator, "generator": train_generator},
         outputs=outputs,
@@ -1206,3 +1217,5 @@ def keras_gan(
         precision=precision,
         rebuild=rebuild,
     )
+    program._optional = ("z",)
+    return program

@@ -720,6 +720,11 @@ class ModuleProgram(Program):
                 return tuple(found.values())
         return steps.input_infos(self._given_inputs, list(self._functions.values()))
 
+    def may_take(self, name: str) -> bool:
+        """Whether a function that it was given may use it."""
+        looking = self._forward_function
+        return any(steps.takes(each, name) for each in [*self._functions.values(), *([looking] if looking else [])])
+
     def variables(self) -> tuple[VariableInfo, ...]:
         """Variables of the modules in the order of creation, counters last."""
         self._require()

@@ -161,6 +161,32 @@ def names_of(function: Any) -> tuple[str, ...]:
     return () if mapping else (name,)
 
 
+def takes(function: Any, name: str) -> bool:
+    """Whether a function may use an entry of this name in its batch, as far as can be read off it."""
+    known = _parameters(function)
+    if known is None or name in known:
+        return True
+    required = [each for each in _required(known) if each != "training"] or list(known)[:1]
+    return (len(required) == 1 and not names_of(function)) or any(_handed_on(function, each) for each in required)
+
+
+def _handed_on(function: Any, parameter: str) -> bool:
+    """Whether a mapping's parameter is used otherwise than by asking it for one key after the other."""
+    if not _keys(function, parameter):
+        return False
+    code = getattr(inspect.unwrap(plain(function)), "__code__", None)
+    units = [code, *(each for each in code.co_consts if isinstance(each, types.CodeType))] if code else []
+    loads = asked = 0
+    for unit in units:
+        instructions = [each for each in dis.get_instructions(unit) if each.opname != "CACHE"]
+        for load, key, ask in zip(instructions, instructions[1:], instructions[2:], strict=False):
+            if load.argval == parameter and load.opname.startswith("LOAD_") and load.opname != "LOAD_CLOSURE":
+                loads += 1
+                constant = key.opname == "LOAD_CONST" and isinstance(key.argval, str)
+                asked += constant and ask.opname.startswith("BINARY_")
+    return loads > asked
+
+
 def input_infos(given: Inputs, functions: Sequence[Any]) -> tuple[InputInfo, ...]:
     """What a batch must hold: as the user gave it, else as the functions ask for it; empty where that is open.
 

@@ -63,14 +63,17 @@ class Calls:
             feed[tensor] = feedable(name, tensor, value)
         return feed
 
-    def _placeholder(self, name: str) -> Any:
+    def is_placeholder(self, name: str) -> bool:
+        """Whether the graph has a placeholder of this name."""
         try:
-            op = self._reading.graph.get_operation_by_name(name)
+            return bool(self._reading.graph.get_operation_by_name(name).type.startswith("Placeholder"))
         except (KeyError, ValueError):
-            op = None
-        if op is None or not op.type.startswith("Placeholder"):
+            return False
+
+    def _placeholder(self, name: str) -> Any:
+        if not self.is_placeholder(name):
             raise unknown("input", name, self._inputs)
-        return op.outputs[0]
+        return self._reading.graph.get_operation_by_name(name).outputs[0]
 
     def run(
         self,

@@ -126,6 +126,10 @@ class GraphProgram(Program):
             for name, tensor in self._inputs.items()
         )
 
+    def may_take(self, name: str) -> bool:
+        """Whether it is another placeholder of the graph."""
+        return self.calls.is_placeholder(name)
+
     def variables(self) -> tuple[VariableInfo, ...]:
         """The graph's variables by creation, owners read off the optimizers' ops."""
         trainable = set(self.reading.collected(tf.GraphKeys.TRAINABLE_VARIABLES))

@@ -867,6 +867,11 @@ class TorchProgram(Program):
         """As given, else as the step's parameters and the keys that it asks for name them."""
         return steps.input_infos(self._given_inputs, list(self._functions.values()))
 
+    def may_take(self, name: str) -> bool:
+        """Whether a function that it was given may use it."""
+        looking = self._outputs if callable(self._outputs) else None
+        return any(steps.takes(each, name) for each in [*self._functions.values(), *([looking] if looking else [])])
+
     def variables(self) -> tuple[VariableInfo, ...]:
         """Parameters and buffers, module by module."""
         return tuple(

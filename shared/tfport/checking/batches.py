@@ -15,7 +15,7 @@ import numpy as np
 from tfport.checking.draws import DrawSource
 from tfport.checking.quoting import said
 from tfport.errors import UserError
-from tfport.program import InputInfo
+from tfport.program import InputInfo, Program
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]
@@ -220,10 +220,20 @@ def assign(batch: Batch, inputs: Sequence[InputInfo], side: str) -> dict[str, st
     return found
 
 
+def feeding(batch: Batch, program: Program, side: str) -> dict[str, str]:
+    """What `assign` says, and what else the program may take, under its own name; the rest feeds nothing.
+
+    Raises:
+      UserError: an input gets nothing.
+    """
+    found = assign(batch, program.inputs(), side)
+    spare = [name for name in batch if name not in found.values()]
+    return found | {name: name for name in spare if name not in found and program.may_take(name)}
+
+
 def fed(batch: Batch, assigned: Mapping[str, str], precision: str) -> Batch:
-    """A batch under the names of a side's inputs, floats in its precision; what feeds no input keeps its name."""
-    spare = {name: array for name, array in batch.items() if name not in assigned.values()}
-    whole = {**spare, **{own: batch[name] for own, name in assigned.items()}}
+    """A batch under the names of a side's inputs, floats in its precision."""
+    whole = {own: batch[name] for own, name in assigned.items()}
     return {name: array.astype(precision) if array.dtype.kind == "f" else array for name, array in whole.items()}
 
 

@@ -25,6 +25,7 @@ from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_o
 from tfport.checking.report import CheckReport, Finding, Location
 from tfport.checking.session import DEFAULT_STEPS, Order, Session
 from tfport.checking.store import Store
+from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairResult, RungResult, Verdict
 from tfport.equivalence.verdicts import assembled, excess, judge, needs_float64, tolerances
 from tfport.errors import UserError
@@ -306,17 +307,19 @@ class _Check:
             for name in ("structure", "initialisation"):
                 double.pair.rungs[name] = first.pair.rung(name)
         ran = [name for name in RUNGS[1:] if name in self.session.order.measured]
-        if not first.pair.rung("initialisation").compared and "initialisation" in ran:
-            ran.remove("initialisation")
-            self.session.notes.append("rung 2 was not run: a side's initialisers cannot be run again")
-        for name in ("forward", "gradient"):
+        drawn = first.pair.rung("initialisation")
+        if "initialisation" in ran and not (drawn.compared or drawn.missing):
+            drawn.notes.append("rung 2 was not run: a side's initialisers cannot be run again")
+        for name in ("initialisation", "forward", "gradient"):
             rung = first.pair.rung(name)
             if name in ran and rung.notes and not (rung.compared or rung.missing or rung.faults):
+                if self._asked_by_name(name):  # then nothing else answers for it
+                    continue
                 ran.remove(name)
                 self.session.notes += rung.notes
         repeat = RungResult(
             rung="repeat",
-            verdict=Verdict.IDENTICAL if single.repeat.same_bits and not single.repeat.faults else Verdict.DIFFERENT,
+            verdict=_repeat_verdict(single.repeat),
             max_abs=single.repeat.max_abs,
             max_ulp=single.repeat.max_ulp,
             first_divergence=single.repeat.first,
@@ -327,6 +330,11 @@ class _Check:
             ),
         )
         return judge(asked.pair, first.pair, double.pair if double else None, repeat, ran, enveloped)
+
+    def _asked_by_name(self, rung: str) -> bool:
+        """Whether a rung is one of some that were asked for, and not of all."""
+        rungs = self.session.order.rungs
+        return rung in rungs and len(set(rungs)) < len(RUNGS)
 
     def _located(
         self, pair: PairResult, looked: Sequence[tuple[Record, list[Still], bool]], constants: bool, why: str
@@ -475,6 +483,12 @@ def alone(session: Session) -> CheckReport:
         )
     session.seconds["total"] = round(time.perf_counter() - began, 2)
     return dataclasses.replace(report, seconds=session.seconds)
+
+
+def _repeat_verdict(repeat: RungMeasurement) -> Verdict:
+    if not repeat.compared:
+        return Verdict.NOT_COMPARABLE
+    return Verdict.IDENTICAL if repeat.same_bits and not repeat.faults else Verdict.DIFFERENT
 
 
 def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str, float]:

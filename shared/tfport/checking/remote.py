@@ -142,6 +142,10 @@ class RemoteProgram(OtherProcess, Program):
             for each in self._said("inputs")
         )
 
+    def may_take(self, name: str) -> bool:
+        """As the other process says."""
+        return bool(self._said("may_take", name=name))
+
     def variables(self) -> tuple[VariableInfo, ...]:
         """As the other process says."""
         return tuple(
@@ -353,6 +357,8 @@ class _Server:
     ) -> dict[str, Any]:
         if method in ("inputs", "variables", "optimizers", "random_draws"):
             return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
+        if method == "may_take":
+            return {"value": program.may_take(arguments["name"])}
         if method in ("phase_optimizers", "notes", "counted_in_python"):
             value = getattr(program, method)()
             return {"value": dict(value) if isinstance(value, Mapping) else list(value)}

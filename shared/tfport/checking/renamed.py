@@ -85,6 +85,10 @@ class _Renamed(Program):
         """The present build's."""
         return self._program.inputs()
 
+    def may_take(self, name: str) -> bool:
+        """As the program says."""
+        return self._program.may_take(name)
+
     def variables(self) -> tuple[VariableInfo, ...]:
         """Under the first build's names."""
         return tuple(

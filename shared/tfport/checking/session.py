@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tfport.checking import counters, factories
 from tfport.checking.ahead import Ahead
-from tfport.checking.batches import BatchSource, assign, fed, made_up
+from tfport.checking.batches import BatchSource, fed, feeding, made_up
 from tfport.checking.bounds import Sample
 from tfport.checking.home import Home
 from tfport.checking.renamed import BuiltNames, under
@@ -114,6 +114,10 @@ class Session:
         """Role -> what its first build called things."""
         self.tracks: dict[str, dict[str, counters.Track]] = {}
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
+        self._spare: dict[str, tuple[str, ...]] = {}
+        """Role -> the entries of a batch that feed nothing there."""
+        self._inputs: list[str] = []
+        """What the inputs of each side are, as a message says it."""
         self._programs: dict[str, Program] = {}
         """Role -> the Program of a model that was given built."""
         self._ahead: dict[tuple[str, str], Ahead[Program]] = {}
@@ -291,17 +295,43 @@ class Session:
 
     def side(self, program: Program, role: str, names: Names | None = None) -> Side:
         """The program as a side, made ready with the first batch."""
-        assigned = assign(self.batches(program)[0], program.inputs(), role)
         first = self.batches(program)[0]
+        assigned = feeding(first, program, role)
+        self._taken(program, role, [name for name in first if name not in assigned.values()])
         program.prepare(fed(first, assigned, program.precision))
         program = under(self._built.setdefault(role, BuiltNames.of(program)), program)
         if role not in self.tracks:
             self.watch(program, role)
         return Side(program, role, names, frozenset(self.tracks[role]))
 
+    def _taken(self, program: Program, role: str, spare: Sequence[str]) -> None:
+        """Takes down which entries of a batch feed nothing on a side.
+
+        Raises:
+          UserError: one feeds nothing on any side.
+        """
+        if role in self._spare:
+            return
+        self._spare[role] = tuple(spare)
+        self._inputs.append(f"{role}: {', '.join(each.name for each in program.inputs()) or 'none'}")
+        if self.order.legacy is not None and len(self._spare) < 2:
+            return
+        unused = set.intersection(*map(set, self._spare.values()))
+        if unused:
+            raise UserError(
+                f"the batch's {', '.join(sorted(unused))} feeds no input; the inputs are {'; '.join(self._inputs)}. "
+                "Name the entries of the batch as the inputs are named, and leave out what nothing takes."
+            )
+        self.notes += [
+            f"the batch's {', '.join(names)} feeds no input of the {side} side"
+            for side, names in self._spare.items()
+            if names
+        ]
+
     def watch(self, program: Program, role: str, counts: bool = False) -> None:
         """Has the program's counters watched, and its optimizers' counts; see `counters.watch`."""
-        assigned, source = assign(self.batches(program)[0], program.inputs(), role), self.batches(program)
+        source = self.batches(program)
+        assigned = feeding(source[0], program, role)
         steps = range(min(counters.WATCHED, self.order.steps))
         found = counters.watch(program, [fed(source[step], assigned, program.precision) for step in steps], counts)
         self.tracks[role] = found

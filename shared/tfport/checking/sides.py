@@ -231,7 +231,7 @@ class Side:
     def feed(self, batch: Batch) -> Batch:
         """The batch under the names of the side's inputs; floats in its precision."""
         if self._assigned is None:
-            self._assigned = batch_names.assign(batch, self.program.inputs(), self.role)
+            self._assigned = batch_names.feeding(batch, self.program, self.role)
         return batch_names.fed(batch, self._assigned, self.program.precision)
 
     def at(self, step: int) -> None:

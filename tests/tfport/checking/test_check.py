@@ -464,6 +464,31 @@ def test_batches_that_are_not_numbers_are_refused() -> None:
         checked(fake.factory(), fake.factory(), batches=lambda step: bad if step == 3 else fake.batches(step))
 
 
+def test_an_entry_of_a_batch_that_feeds_nothing_is_refused_and_the_inputs_are_named() -> None:
+    def spare(step: int) -> dict[str, Any]:
+        return {**fake.batches(step), "weights": np.ones(5, np.float32)}
+
+    with pytest.raises(UserError, match=r"batch's weights feeds no input; the inputs are legacy: x, y; modern: x, y"):
+        check(fake.plain, fake.plain, spare, steps=2)
+    with pytest.raises(UserError, match=r"batch's weights feeds no input; the inputs are modern: x, y"):
+        check(None, fake.plain, spare, steps=2)
+
+
+class _Weighted(FakeProgram):
+    """Has a use for weights where there are some."""
+
+    def may_take(self, name: str) -> bool:
+        return name == "weights"
+
+
+def test_an_entry_that_feeds_one_side_alone_is_told() -> None:
+    report = check(
+        fake.plain, lambda: _Weighted(), lambda n: {**fake.batches(n), "weights": np.ones(5, np.float32)}, steps=2
+    )
+    assert report.equal
+    assert "the batch's weights feeds no input of the legacy side" in report.notes
+
+
 def test_a_batch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match=r"legacy side's input"):
         checked(fake.factory(), fake.factory(), batches={"x": fake.batches(0)["x"]})
@@ -574,6 +599,58 @@ def test_what_the_code_does_not_show_is_left_to_other_rungs() -> None:
     assert any("shows no gradients" in note for note in report.notes)
     broken = checked(fake.factory(hides=hidden), fake.factory(hides=hidden, rate_factor=1.01))
     assert "update" in failing(broken)
+
+
+@pytest.mark.parametrize(
+    ("rung", "plan", "why"),
+    [
+        ("initialisation", Plan(reinitialised=False), "cannot be run again"),
+        ("gradient", Plan(hides=("loss", "gradients")), "shows no gradients"),
+    ],
+)
+def test_a_rung_that_is_asked_by_name_and_compares_nothing_does_not_hold(rung: str, plan: Plan, why: str) -> None:
+    report = checked(FakeProgram(plan), FakeProgram(plan), rungs=(rung,))
+    assert failing(report) == {rung: "not_comparable"}
+    assert why in told(report, rung)
+    assert not report.equal
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"steps": 1},
+        {"steps": 1, "rungs": ("free_trajectory", "resume")},
+        {"batches": fake.batches(0)},
+        {"batches": [fake.batches(0)]},
+        {"rungs": ("repeat",)},
+        {"rungs": ("structure",)},
+        {"rungs": ("update",), "sample": "steps:1,tensors:1"},
+        {"rungs": ("forced_trajectory", "loss"), "sample": "tensors:2"},
+        {"rungs": ("resume",), "sample": "steps:1"},
+    ],
+    ids=str,
+)
+def test_small_questions_have_answers(how: dict[str, Any]) -> None:
+    how = dict(how)
+    asked = {"repeat", *how.get("rungs", RUNGS)}
+    sound = checked(fake.factory(), fake.factory(**WRITTEN), **how)
+    assert sound.equal, failing(sound)
+    assert {rung.rung for rung in pair(sound).rungs} == asked
+    assert all(rung.compared for rung in pair(sound).rungs)
+    broken = checked(fake.factory(), fake.factory(**WRITTEN, rate_factor=1.5, bias=0.25), **how)
+    assert broken.equal is (asked <= {"repeat", "structure", "initialisation", "forward", "loss", "gradient"})
+
+
+def test_outputs_that_are_not_numbers_are_equal_to_nothing() -> None:
+    report = checked(fake.factory(constant=float("nan")), fake.factory(constant=float("nan")))
+    assert "forward" in failing(report)
+
+
+def test_a_program_that_trains_nothing_is_compared_in_the_rest() -> None:
+    still: dict[str, Any] = {"frozen": ("hidden/kernel", "hidden/bias", "output/kernel", "output/bias")}
+    assert checked(fake.factory(**still), fake.factory(**still, **WRITTEN)).equal
+    report = checked(fake.factory(**still), fake.factory(**WRITTEN))
+    assert "update" in failing(report)
 
 
 def test_sides_and_batches_can_be_named_in_text() -> None:
