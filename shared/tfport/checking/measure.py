@@ -17,6 +17,7 @@ from tfport.checking.sides import UNPAIRED
 from tfport.equivalence.distance import Distance, distance, magnitude, pieces
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
 from tfport.equivalence.result import RUNGS, Divergence, LossCheck, Mover
+from tfport.equivalence.verdicts import FLOOR
 
 Array = np.ndarray[Any, Any]
 Key = tuple[str, str, int]
@@ -114,6 +115,9 @@ class Meter:
     """Relative differences of this pass; the largest that rounding must explain."""
     moves: dict[tuple[str, str], float] = field(default_factory=dict)
     """Rung and tensor -> the largest difference of what a step added, as a share of what it added; float64 only."""
+    added: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Rung and slot -> the most that a step added so far. An average that gets what it holds, and loses as much, hardly
+    moves; what it got is no smaller for it."""
     second: dict[str, Divergence] = field(default_factory=dict)
     """Rung -> the first difference that is no larger than a rounded constant leaves; float64 only."""
     losses: Losses = field(default_factory=Losses)
@@ -210,8 +214,10 @@ class Meter:
         if apart.same_bits:
             return allowed
         figure = apart.relative
-        if before is not None and before.shape == left.shape:
+        if before is not None and before.shape == left.shape and apart.relative > FLOOR:
             added = max(magnitude(one - other) for one, other in pieces(left, before)) if left.size else 0.0
+            if "optimizer/" in tensor:
+                added = self.added[rung, tensor] = max(added, self.added.get((rung, tensor), 0.0))
             share = apart.absolute / added if added else math.inf
             self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), share)
             figure = max(figure, share)
