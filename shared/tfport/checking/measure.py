@@ -116,8 +116,8 @@ class Meter:
     moves: dict[tuple[str, str], float] = field(default_factory=dict)
     """Rung and tensor -> the largest difference of what a step added, as a share of what it added; float64 only."""
     added: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Rung and slot -> the most that a step added so far. An average that gets what it holds, and loses as much, hardly
-    moves; what it got is no smaller for it."""
+    """Rung and tensor -> the most that a step added so far. An average that gets what it holds and loses as much hardly
+    moves, and a rate that falls to nothing by 1 + cos keeps the rounding of the 1."""
     second: dict[str, Divergence] = field(default_factory=dict)
     """Rung -> the first difference that is no larger than a rounded constant leaves; float64 only."""
     losses: Losses = field(default_factory=Losses)
@@ -216,8 +216,7 @@ class Meter:
         figure = apart.relative
         if before is not None and before.shape == left.shape and apart.relative > FLOOR:
             added = max(magnitude(one - other) for one, other in pieces(left, before)) if left.size else 0.0
-            if "optimizer/" in tensor:
-                added = self.added[rung, tensor] = max(added, self.added.get((rung, tensor), 0.0))
+            added = self.added[rung, tensor] = max(added, self.added.get((rung, tensor), 0.0))
             share = apart.absolute / added if added else math.inf
             self.moves[rung, tensor] = max(self.moves.get((rung, tensor), 0.0), share)
             figure = max(figure, share)

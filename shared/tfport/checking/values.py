@@ -136,7 +136,7 @@ def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> li
     healed: set[str] = set()
     for node in reversed(nodes):
         if node.name in partners or node.name in healed:
-            compares = np.asarray(node.value).dtype.kind == "b"
+            compares = node.name not in healed and np.asarray(node.value).dtype.kind == "b"
             healed.update(
                 name
                 for name in node.inputs

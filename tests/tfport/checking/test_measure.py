@@ -144,15 +144,14 @@ def test_what_rounds_off_a_step_that_adds_nothing_is_no_share_of_it() -> None:
     assert ("update", "a") not in found.moves
 
 
-def test_a_slot_that_hardly_moves_is_measured_on_what_it_gets() -> None:
-    found, slot = meter(precision="float64"), "optimizer/Adam/v/a"
+def test_a_step_that_adds_little_is_measured_on_what_steps_have_added() -> None:
+    found = meter(precision="float64")
     empty, full = np.zeros(3), np.ones(3)
-    found.add("forced_trajectory", slot, full, full * (1 + 1e-8), 0, "step", slot, empty)
-    found.add("forced_trajectory", slot, full + 1e-3, full + 1e-3 + 1e-8, 1, "step", slot, full)
-    assert found.moves["forced_trajectory", slot] == pytest.approx(1e-8)
     found.add("forced_trajectory", "a", full, full * (1 + 1e-8), 0, "step", "a", empty)
     found.add("forced_trajectory", "a", full + 1e-3, full + 1e-3 + 1e-8, 1, "step", "a", full)
-    assert found.moves["forced_trajectory", "a"] == pytest.approx(1e-5)
+    assert found.moves["forced_trajectory", "a"] == pytest.approx(1e-8)
+    found.add("forced_trajectory", "a", full + 1e-3, full + 2e-3, 2, "step", "a", full)
+    assert found.moves["forced_trajectory", "a"] == pytest.approx(1e-3)
 
 
 def test_only_what_both_report_is_compared() -> None:

@@ -110,6 +110,8 @@ def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_p
     ]
     found = first_apart(scaled, {"in": "i", "positive": "p"})
     assert found is not None and found.name == "mul"
+    kept = [Valued("in", a), Valued("draw", b), Valued("all", b > -9, ("draw",)), Valued("out", a, ("in", "all"))]
+    assert first_apart(kept, {"in": "i", "out": "i"}) is None
     ids = [Valued("x", np.arange(3)), Valued("add", np.arange(1, 4), ("x",)), Valued("taken", np.arange(3), ("add",))]
     assert first_apart(ids, {"x": "x", "taken": "x"}) is None
     labels = [
