@@ -388,7 +388,7 @@ class PythonCounts:
                     held = {key: cell.cell_contents for key, cell in cells if not _empty(cell)}
                     held |= {key: each.__globals__[key] for key in each.__code__.co_names if key in each.__globals__}
             elif isinstance(each, Mapping):
-                held = dict(each)
+                held = {key: value for key, value in each.items() if isinstance(key, (str, int))}
             elif isinstance(each, list):
                 held = dict(enumerate(each)) if len(each) <= _SHORT else {}
             elif type(each).__module__.split(".")[0] not in self._outside and not isinstance(each, type):
