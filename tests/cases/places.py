@@ -291,7 +291,7 @@ CASES = [
         equal=False,
         says=(
             r"batchnorm/mul \(Mul reading bn/gamma, places.py:\d+\)",
-            r"Only in the port is it computed from bn/moving_variance",
+            r"in the original and from bn/moving_variance in the port",
         ),
         never=(r"y is 0 in the original",),
     ),

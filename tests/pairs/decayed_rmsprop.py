@@ -117,7 +117,7 @@ BROKEN = (
     Broken(
         "default_epsilon", "Keras's epsilon is 1e-7; this TF1 code has 1e-6", "update", "train", "hidden", slow=True
     ),
-    Broken("clipped", "all gradients together are clipped by their norm", "update", "train", "hidden", slow=True),
+    Broken("clipped", "all gradients together are clipped by their norm", "gradient", "train", "hidden", slow=True),
     Broken(
         "momentum",
         "Keras's SGD collects steps at yesterday's rate, TF1's Momentum gradients",

@@ -92,7 +92,7 @@ BROKEN = (
     Broken("gate_order", "the gates are read in the order of TF1's cells", "forward", None, "score", slow=True),
     Broken("backwards", "the sequence is read from its end", "forward", None, "score", node="Reverse", slow=True),
     Broken("smoothed_labels", "the labels are smoothed", "loss", "train", "train/", slow=True),
-    Broken("clipped", "each gradient is clipped by its norm", "update", "train", "lstm", slow=True),
+    Broken("clipped", "each gradient is clipped by its norm", "gradient", "train", "lstm", slow=True),
     Broken("forget_bias_zero", "the forget gates' biases start at 0, not 1", "initialisation", None, "bias"),
 )
 

@@ -90,7 +90,7 @@ def counts_in_python(dtype: str = "float32") -> Any:
 
 
 BROKEN = (
-    Broken("counts_in_python", "a number in Python says whether the slow weights follow", "resume", "train", "loss"),
+    Broken("counts_in_python", "a number in Python says whether the slow weights follow", "resume", "train", "weights"),
 )
 
 

@@ -129,7 +129,10 @@ def _sentences(found: Parting) -> list[str]:
 
 
 def _reading(found: Parting) -> list[str]:
-    """What only one of the two is computed from."""
+    """What only one of the two is computed from; where that is something on each side, it may be one thing gone apart."""
+    if found.reads_legacy and found.reads_modern:
+        one, other = _listed(found.reads_legacy), _listed(found.reads_modern)
+        return [f"It is computed from {one} in the original and from {other} in the port."]
     return [
         f"Only in the {side} is it computed from {_listed(names)}."
         for names, side in ((found.reads_legacy, "original"), (found.reads_modern, "port"))
