@@ -129,7 +129,7 @@ def _sentences(found: Parting) -> list[str]:
 
 
 def _reading(found: Parting) -> list[str]:
-    """What only one of the two is computed from; where that is something on each side, it may be one thing gone apart."""
+    """What only one of the two is computed from; something on each side may be one thing that went apart."""
     if found.reads_legacy and found.reads_modern:
         one, other = _listed(found.reads_legacy), _listed(found.reads_modern)
         return [f"It is computed from {one} in the original and from {other} in the port."]
