@@ -7,7 +7,9 @@ in a process of its own: `proof.sizes:legacy_100` is the graph with 100 MB of we
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import importlib
 import json
 import math
 import os
@@ -16,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from proof.stages import FOLDER, Result, digest, stage, table
+from tfport.checking.check import SMALL
 from tfport.remote import child_environment
 
 MEGABYTES = (1, 10, 100, 500)
@@ -108,28 +111,81 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------
-def peak(who: int = resource.RUSAGE_SELF) -> float:
-    """The most memory that this process had resident so far, in MB; or the largest of those that it waited for."""
-    return resource.getrusage(who).ru_maxrss / 1000
+def peak() -> float:
+    """The most memory that this process had resident so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def _tell(folder: str, side: str) -> None:
     Path(folder, f"{side}-{os.getpid()}").write_text(str(peak()))
 
 
+ASKED = {
+    "building": ("build", "afresh", "back", "initialise", "prepare"),
+    "reading states": ("state",),
+    "setting states": ("load",),
+    "training steps": ("step", "run_phase", "drawn"),
+    "outputs, losses, gradients": ("forward", "nodes", "loss", "gradients", "derivatives"),
+}
+"""Part of the work -> what a side is asked for; the side computes, hashes and writes its arrays meanwhile."""
+OWN = {"keeping arrays": "tfport.checking.store:Store.keep", "comparing": "tfport.checking.measure:Meter.add_all"}
+"""Part of the work -> what of the tool's own does it."""
+
+
+@contextlib.contextmanager
+def clocked() -> Iterator[dict[str, float]]:
+    """Seconds by part of the work within the block; what runs side by side counts twice."""
+    from tfport.checking.remote import RemoteProgram
+
+    spent: dict[str, float] = dict.fromkeys((*ASKED, *OWN), 0.0)
+    parts = {method: part for part, methods in ASKED.items() for method in methods}
+    with contextlib.ExitStack() as stack:
+
+        def watch(holder: Any, name: str, part_of: Callable[..., str | None]) -> None:
+            original = getattr(holder, name)
+
+            def clock(*words: Any, **named: Any) -> Any:
+                began = time.perf_counter()
+                try:
+                    return original(*words, **named)
+                finally:
+                    if part := part_of(*words):
+                        spent[part] += time.perf_counter() - began
+
+            setattr(holder, name, clock)
+            stack.callback(setattr, holder, name, original)
+
+        watch(RemoteProgram, "_ask", lambda _, method, *__: parts.get(method))
+        for part, place in OWN.items():
+            module, _, path = place.partition(":")
+            kind, _, name = path.partition(".")
+            watch(getattr(importlib.import_module(module), kind), name, lambda *_, part=part: part)
+        yield spent
+
+
 def measured(megabytes: int) -> Result:
     """One check in this process: seconds and megabytes."""
     import tfport
+    from tfport.checking.store import Store
 
+    disk: list[int] = []
+    close = Store.close
+
+    def closing(self: Store) -> None:
+        disk.append(self.size)
+        close(self)
+
+    Store.close = closing  # type: ignore[method-assign]
     folder = tempfile.TemporaryDirectory()
     os.environ[TOLD] = folder.name
     began = time.monotonic()
-    report = tfport.check(
-        f"proof.sizes:legacy_{megabytes}",
-        f"proof.sizes:modern_{megabytes}",
-        f"proof.sizes:batches_{megabytes}",
-        steps=STEPS,
-    )
+    with clocked() as spent:
+        report = tfport.check(
+            f"proof.sizes:legacy_{megabytes}",
+            f"proof.sizes:modern_{megabytes}",
+            f"proof.sizes:batches_{megabytes}",
+            steps=STEPS,
+        )
     seconds = time.monotonic() - began
     sides: dict[str, float] = {}
     for file in Path(folder.name).iterdir():
@@ -142,8 +198,9 @@ def measured(megabytes: int) -> Result:
         "verdict": str(report.pair.verdict) if report.pair else "",
         "seconds": round(seconds, 1),
         "parts": {name: round(value, 1) for name, value in report.seconds.items()},
+        "spent": {part: round(value, 1) for part, value in spent.items()},
+        "disk": round(max(disk) / 1e6),
         "own": peak(),
-        "child": peak(resource.RUSAGE_CHILDREN),
         "sides": sides,
         "left_out": list(report.left_out),
     }
@@ -152,6 +209,7 @@ def measured(megabytes: int) -> Result:
 def one(megabytes: int) -> Result:
     """One check in a process of its own, so that its peak is nobody else's."""
     path = FOLDER / f"sizes-{megabytes}-measured.json"
+    FOLDER.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     words = [sys.executable, "-m", "proof.sizes", str(megabytes), str(path)]
     if code := subprocess.run(words, env=child_environment(), check=False).returncode:
@@ -174,6 +232,7 @@ def text(found: list[Result]) -> str:
         numbers = {
             "seconds": row["seconds"],
             "tool": row["own"],
+            "disk": row["disk"],
             **{side: row["sides"].get(side) for side in SIDES},
         }
         shown = ["–" if value is None else f"{value:,.0f}" for value in numbers.values()]
@@ -184,7 +243,7 @@ def text(found: list[Result]) -> str:
             ratios = [f"{value / old:.2f}" if value and old else "–" for value, old in both]
             growth.append([f"{before['size']} → {size[0]}", *ratios])
         before = {**numbers, "size": size[0]}
-    measured_things = ["seconds", "tool", *(side.replace("-", ", ") for side in SIDES)]
+    measured_things = ["seconds", "tool", "disk", *(side.replace("-", ", ") for side in SIDES)]
     missing = [str(each) for each in MEGABYTES if each not in {row["megabytes"] for row in found}]
     stopped = f"Not measured in this run: {' and '.join(missing)} MB.\n\n" if missing else ""
     return f"""# Time and memory by size
@@ -194,13 +253,30 @@ Written by `make prove`; this page alone: `{COMMAND}`. Nothing here is typed in.
 `tfport check --legacy=proof.sizes:legacy_N --modern=proof.sizes:modern_N --batches=proof.sizes:batches_N
 --steps={STEPS}`: a TF1 graph of dense layers with Adam against a port to Keras 3, {BATCH} examples a batch, each side
 in a process of its own. Seconds are wall clock for the whole check. Memory is the most that a process had resident: the
-tool's own, and each side's in either precision, in MB. Adam's slots make the state three times the weights, and float64
-doubles it.
+tool's own, with what it has mapped of its files, and each side's in either precision, in MB. Disk is what the check had
+kept in its temporary folder by its end, in MB. Adam's slots make the state three times the weights, and float64 doubles
+it. Up to {SMALL >> 20} MB of state both sides run side by side.
 
 {table(["MB of weights", "layers", "verdict", *measured_things, "left out"], rows)}
 {stopped}Growth from row to row, as a factor:
 
-{table(["MB of weights", *measured_things], growth)}"""
+{table(["MB of weights", *measured_things], growth)}
+Where the time goes, in seconds that the tool waited for a side or worked itself. A state is read, hashed and written by
+its side; what both sides show is compared by hashes first.
+
+{table(["MB of weights", *ASKED, *OWN, "most"], _spent(found))}"""
+
+
+def _spent(found: list[Result]) -> list[list[str]]:
+    """The rows of what takes the time."""
+    return [
+        [
+            f"{row['megabytes']}",
+            *(f"{value:,.1f}" for value in row["spent"].values()),
+            max(row["spent"], key=lambda part: row["spent"][part]),
+        ]
+        for row in found
+    ]
 
 
 def failures(found: list[Result]) -> list[str]:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +33,8 @@ _ADAPTERS = {
     "torch": ("tfport.adapters.torch_program",),
 }
 """Framework -> what its sides are read by; imported ahead where the side's code has imported the framework."""
+FRAMEWORKS = ("tensorflow", "keras", "tf_keras", "torch")
+_SWITCHES = ("TF_", "KERAS_", "XLA_", "CUDA_", "TORCH_", "PYTORCH_")
 _THREADS = Path("/proc/self/task")
 
 
@@ -110,6 +112,7 @@ class Home:
         """The processes of its programs, forks or not."""
         self._closed = False
         self._asks = 0
+        self._known: set[str] = set()
 
     def fork(self, folder: Path) -> Forked | None:
         """A process for one program, which answers as `tfport.checking.remote` does.
@@ -129,6 +132,12 @@ class Home:
             mine.close()
             return None
         return Forked(self, answer["pid"], mine)
+
+    def learn(self, frameworks: Sequence[str]) -> None:
+        """Has it import, for the next forks, what a program has imported while it was built."""
+        if more := [name for name in frameworks if name not in self._known]:
+            self._known.update(more)
+            self._asked({"import": more})
 
     def started(self, process: Any) -> None:
         """Takes down the process of a program, which ends with the home at the latest.
@@ -191,11 +200,21 @@ def _imported(side: str, given: str) -> dict[str, Any]:
             importlib.import_module("tensorflow")
     except UserError as error:
         return {"refused": str(error), "kind": type(error).__name__}
+    _adapters_imported()
+    return {}
+
+
+def _adapters_imported() -> None:
+    """Imports what reads the sides of those frameworks that are imported."""
     for framework, adapters in _ADAPTERS.items():
         if framework in sys.modules:
             for adapter in adapters:
                 importlib.import_module(adapter)
-    return {}
+
+
+def switched() -> dict[str, str]:
+    """The variables of the environment that frameworks read when they are imported."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_SWITCHES)}
 
 
 def _alone() -> bool:
@@ -215,6 +234,12 @@ def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer["code"] = os.waitstatus_to_exitcode(status) if pid else None
+        elif "import" in request:
+            channel.sendall(json.dumps(answer).encode() + b"\n")  # nobody waits for it
+            for framework in request["import"]:
+                importlib.import_module(framework)
+            _adapters_imported()
+            continue
         elif refused:
             answer |= refused
         elif hasattr(os, "fork"):

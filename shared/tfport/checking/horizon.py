@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfport.checking.counters import Track
-from tfport.checking.lazy import Lazy
+from tfport.checking.lazy import Lazy, located
 from tfport.checking.measure import paired, some
 from tfport.checking.observe import probe_state
 from tfport.checking.report import Location
 from tfport.checking.sides import COUNTER, Names, Side, is_variable
-from tfport.checking.store import Kept, Store
+from tfport.checking.store import Kept, Place, Store
+from tfport.equivalence.distance import farthest, magnitude
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import Divergence
 from tfport.program import FURTHEST, Batch
@@ -106,6 +107,12 @@ class _At(Lazy):
         if track is not None:
             return np.asarray(track.values[0] + (track.slope or 0) * self._count)
         return array.astype(self._precision) if array.dtype.kind == "f" else array
+
+    def located(self, name: str) -> Place | None:
+        """Its place in the base, unless it is set or has another precision."""
+        place = None if name in self._tracks else located(self._base, name)
+        kind = np.dtype(place.dtype) if place else None
+        return None if kind is None or (kind.kind == "f" and kind != self._precision) else place
 
 
 def values(steps: int) -> tuple[list[int], list[int]]:
@@ -312,9 +319,8 @@ class _Comparison:
                 continue
             before = self.legacy.base[name]
             with np.errstate(invalid="ignore", over="ignore"):
-                apart = float(np.abs(one.astype(np.float64) - other).max(initial=0))
-                added = float(np.abs(one.astype(np.float64) - before).max(initial=0))
-            floor = STEP_FLOOR * max(float(np.abs(one).max(initial=0)), float(np.abs(before).max(initial=0)))
+                apart, added = farthest(one, other), farthest(one, before)
+            floor = STEP_FLOOR * max(magnitude(one), magnitude(before))
             floor = max(floor, STEP_FLOOR / 4 * self.scale if is_variable(name) else 0.0)
             if not apart <= floor:
                 found.append((name, (apart - floor) / added if added else math.inf))
@@ -346,7 +352,7 @@ class _Comparison:
         left, right = self._sides(count)
         if not isinstance(what, str):
             return abs(left.numbers[what[0]] - right.numbers[what[0]])
-        return float(np.abs(left.after[what].astype(np.float64) - right.after[what]).max(initial=0))
+        return farthest(left.after[what], right.after[what])
 
     def same(self, what: tuple[str, float, float] | str, count: int) -> bool:
         """Whether it is one number, or one tensor after a step, to the bit."""

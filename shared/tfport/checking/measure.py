@@ -14,7 +14,7 @@ from tfport.checking.lazy import located
 from tfport.checking.losses import REPORT_BOUND, Losses, factor_text
 from tfport.checking.observe import MODES, Still, Trajectory
 from tfport.checking.sides import UNPAIRED
-from tfport.equivalence.distance import Distance, distance, magnitude, pieces
+from tfport.equivalence.distance import Distance, distance, farthest, magnitude, pieces
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
 from tfport.equivalence.result import RUNGS, Divergence, LossCheck, Mover
 from tfport.equivalence.verdicts import FLOOR
@@ -60,8 +60,8 @@ class Envelope:
         if base.dtype.kind != "f" or base.shape != disturbed.shape or not base.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
-            scale = max(float(np.abs(base).max()), self.scales.get(key, 0.0))
-            apart = float(np.abs(base.astype(np.float64) - disturbed.astype(np.float64)).max())
+            scale = max(magnitude(base), self.scales.get(key, 0.0))
+            apart = farthest(base, disturbed)
         if math.isfinite(apart) and scale:
             self.spans[key], self.measured[key] = max(self.spans.get(key, 0.0), apart / scale), scale
             steps = self.apart.setdefault(key[:2], {})

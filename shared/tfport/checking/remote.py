@@ -19,7 +19,7 @@ import numpy as np
 from tfport.checking import factories
 from tfport.checking.draws import DrawSource
 from tfport.checking.factories import NoSuchPrecision
-from tfport.checking.home import Home
+from tfport.checking.home import FRAMEWORKS, Home, switched
 from tfport.checking.lazy import Lazy, located
 from tfport.checking.quoting import said
 from tfport.checking.renamed import BuiltNames, under
@@ -101,6 +101,8 @@ class RemoteProgram(OtherProcess, Program):
             raise
         self.kind, self.precision, self.phases = made["kind"], made["precision"], tuple(made["phases"])
         self.furthest = made["furthest"]
+        if home is not None:
+            home.learn(made["imported"])
 
     def _started(self, module: str, environment: Mapping[str, str] | None) -> Any:
         """A fork of the side's home where there can be one."""
@@ -307,6 +309,7 @@ class _Server:
 
     def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
         """Builds the program."""
+        environment = switched()  # under another one, what is imported may be another thing
         factories.Floatx(precision).__enter__()  # for the life of the process
         self.order = {"given": given, "side": side, "precision": precision, "names": names}
         self.seed = seed
@@ -319,6 +322,7 @@ class _Server:
             "precision": self.program.precision,
             "phases": list(self.program.phases),
             "furthest": self.program.furthest,
+            "imported": [] if switched() != environment else [name for name in FRAMEWORKS if name in sys.modules],
         }
 
     def _is_built(self) -> bool:

@@ -102,6 +102,12 @@ def magnitude(array: Array) -> float:
     return float(np.maximum(array.max(), -array.min())) if array.size else 0.0
 
 
+def farthest(one: Array, other: Array) -> float:
+    """The largest difference of two arrays of floats, taken in float64; NaN where one holds NaN."""
+    gaps = [magnitude(left.astype(np.float64) - right) for left, right in pieces(one, other)]
+    return float(np.max(gaps, initial=0.0))
+
+
 def distance(legacy: Array, modern: Array, least: float = 0.0) -> Distance:
     """Compares two arrays; another shape or dtype, an empty array, NaN or infinity count as infinitely far.
 

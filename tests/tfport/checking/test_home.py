@@ -59,6 +59,12 @@ def slow(dtype="float32"):
     time.sleep(60 if dtype == "float64" else 0)
     return side()
 """
+LATE = """
+def late():
+    None
+    import tf_keras
+    return side()
+"""
 THREADED = CODE + "\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
 
@@ -118,6 +124,16 @@ def test_each_program_is_built_where_nothing_has_run(code: Any, home_of: Any) ->
     assert len(lines("imports.txt")) == 1
     processes, counts = zip(*(line.split() for line in lines("builds.txt")), strict=True)
     assert len(set(processes)) == 2 and counts == ("1", "1")
+
+
+@pytest.mark.parametrize("environment", [False, True])
+def test_what_a_build_imports_is_imported_for_the_next_ones(environment: bool, code: Any, home_of: Any) -> None:
+    Path("tf_keras.py").write_text("with open('frameworks.txt', 'a') as file:\n    file.write('once\\n')\n")
+    name = code(CODE + LATE.replace("None", "os.environ.update(TF_LATE='1')" if environment else "None"))
+    home = home_of(f"{name}:late")
+    for _ in range(3):
+        RemoteProgram(f"{name}:late", "modern", home=home).close()
+    assert len(lines("frameworks.txt")) == (3 if environment else 2)
 
 
 def test_code_that_keeps_a_thread_is_imported_for_each_program(code: Any, home_of: Any) -> None:
