@@ -190,8 +190,8 @@ def _norm_still(about: Recipe, draws: random.Random) -> Planted:
 
 @_planted("layer never trained", "gradient", "variable")
 def _untrained(about: Recipe, draws: random.Random) -> Planted:
-    """Something else trains on; Keras leaves the squares of a frozen kernel out of the loss, so there are none."""
-    if about.l2 or (len(about.layers) == 1 and about.loop is None and about.tokens is None):
+    """Something else trains on, as it did: no squares that leave the loss, and no norm of all that changes."""
+    if about.l2 or about.optimizer.clip or (len(about.layers) == 1 and about.loop is None and about.tokens is None):
         return None
     index = draws.choice(range(len(about.layers)))
     return about.with_layer(index, trained=False), about.layers[index].name

@@ -104,7 +104,7 @@ class Opponent:
                     self.pairing = paired_with(session, record, side)
             pairing, batches = self.pairing, session.batches(program)
             meter.counters = {each.shared for each in pairing.names.counters.values()}
-            self._structure(meter, record, side, pairing)
+            self._structure(meter, record, side, session.numbers["modern"])
             owners = _owners(record)
             resumed: list[dict[str, float]] = []
             if "resume" in session.order.measured:
@@ -141,9 +141,10 @@ class Opponent:
             self._initialisation(meter, record)
         return meter, stills
 
-    def _structure(self, meter: Meter, record: Record, side: Side, pairing: Pairing) -> None:
-        rung = meter.pair.rung("structure")
-        left, right, notes, meter.one_sided = explained.alike(record.optimizers, side.optimizers())
+    def _structure(self, meter: Meter, record: Record, side: Side, numbers: Sequence[OptimizerInfo]) -> None:
+        rung, pairing = meter.pair.rung("structure"), self.pairing
+        assert pairing is not None
+        left, right, notes, meter.one_sided = explained.alike(record.optimizers, side.optimizers(numbers))
         rung.notes += notes
         missing = set(pairing.unmatched_legacy)
         mine = side.state().arrays

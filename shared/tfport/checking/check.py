@@ -27,7 +27,7 @@ from tfport.checking.session import DEFAULT_STEPS, Order, Session
 from tfport.checking.store import Store
 from tfport.equivalence.measurement import RungMeasurement
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, Divergence, PairResult, RungResult, Verdict
-from tfport.equivalence.verdicts import assembled, excess, judge, needs_float64, tolerances
+from tfport.equivalence.verdicts import FLOOR, assembled, excess, judge, needs_float64, tolerances
 from tfport.errors import UserError
 from tfport.versions import versions
 
@@ -491,13 +491,20 @@ def _repeat_verdict(repeat: RungMeasurement) -> Verdict:
     return Verdict.IDENTICAL if repeat.same_bits and not repeat.faults else Verdict.DIFFERENT
 
 
+GROWTH = 16
+"""How many times larger than the difference of two numbers that round differently in the loss an update may show it."""
+
+
 def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str, float]:
     """Rung -> its largest float64 difference, for failing rungs that a number's rounding to float32 would explain.
 
     A free trajectory shows what the others let through, grown, from the start or from its middle: it is one of them
-    where all that fail below it are.
+    where all that fail below it are. What clipping and Adam's division make of such a number in the loss is larger than
+    it is there.
     """
     found: dict[str, float] = {}
+    objective = max(double.pair.rung("loss").relative.values(), default=0.0)
+    most = CONSTANT * (GROWTH if FLOOR < objective <= CONSTANT else 1)
     for rung in pair.rungs:
         if rung.verdict.equal:
             continue
@@ -510,7 +517,7 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
         ]
         below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-2]]
         grown = name in RUNGS[-2:] and all(each in found for each in below)
-        if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= CONSTANT):
+        if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= most):
             found[name] = max(figures, default=0.0)
     return found
 

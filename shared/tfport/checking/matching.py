@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,13 @@ from tfport.subject import VariableInfo
 Array = np.ndarray[Any, Any]
 TRIES = 300
 """Forward passes that may be spent on candidates."""
+TOGETHER_TRIES = 60
+"""Those of them that may be spent, at one intermediate, on several variables at once."""
 AMBIGUITY_TRIES = 40
 """Those of them that may be spent on looking for other partners of what agrees."""
 
+_TOGETHER = 4
+"""Variables that are tried together at most: those of a normalisation."""
 _ROLES: dict[str, str] = {
     **dict.fromkeys(("kernel", "weights", "weight", "w", "filters", "filter", "kernels", "matrix"), "kernel"),
     **dict.fromkeys(("bias", "biases", "b"), "bias"),
@@ -227,28 +231,65 @@ class _Search:
 
     def _mend(self, node: Valued) -> bool:
         """Tries other candidates for the variables near a node; keeps the first that gives it a partner."""
-        variables = self._read_by(node)
-        tried = 0
+        variables = [each for each in self._read_by(node) if each in self.mapping and each not in self.fixed]
         for modern in variables:
-            if modern in self.fixed or modern not in self.mapping:
-                continue
-            for candidate in self._candidates(modern):
+            for candidate in self._candidates(modern, self.mapping):
                 if self.tries >= TRIES:
                     return False
-                tried += 1
-                nodes, partners = self.look(candidate)
-                if self._better(node, nodes, partners):
-                    pair = candidate[modern]
-                    how = f"forward pass: 1 of {len(ways(self.legacy, self.modern[modern]))} candidates agrees"
-                    candidate[modern] = replace(pair, reason=how)
-                    for other, changed in candidate.items():
-                        if other != modern and changed != self.mapping.get(other):
-                            candidate[other] = replace(
-                                changed, reason="exchanged with one that the forward pass settled"
-                            )
-                    self.mapping, self.nodes, self.partners = candidate, nodes, partners
+                if self._taken(node, candidate, (modern,)):
                     return True
+        most = min(TRIES, self.tries + TOGETHER_TRIES)
+        for several, candidate in self._together(self._near(node)):
+            if self.tries >= most:
+                return False
+            if self._taken(node, candidate, several):
+                return True
         return False
+
+    def _taken(self, node: Valued, candidate: dict[str, MappedVariable], settled: Sequence[str]) -> bool:
+        """Whether a mapping gives the node a partner; it is kept then."""
+        nodes, partners = self.look(candidate)
+        if not self._better(node, nodes, partners):
+            return False
+        for modern, changed in candidate.items():
+            if modern in settled:
+                how = f"forward pass: 1 of {len(ways(self.legacy, self.modern[modern]))} candidates agrees"
+                candidate[modern] = replace(changed, reason=how)
+            elif changed != self.mapping.get(modern):
+                candidate[modern] = replace(changed, reason="exchanged with one that the forward pass settled")
+        self.mapping, self.nodes, self.partners = candidate, nodes, partners
+        return True
+
+    def _together(self, variables: Sequence[str]) -> Iterable[tuple[tuple[str, ...], dict[str, MappedVariable]]]:
+        """Mappings with another way for several variables at once: a scale and an offset show only together."""
+        settled = ("same name", "the only one of its shape")
+        unsure = [each for each in variables if self.mapping[each].reason not in settled]
+        for count in range(2, len(unsure) + 1):
+            for chosen in combinations(unsure, count):
+                for candidate in self._changed(chosen, self.mapping):
+                    yield chosen, candidate
+
+    def _changed(
+        self, chosen: Sequence[str], given: Mapping[str, MappedVariable]
+    ) -> Iterable[dict[str, MappedVariable]]:
+        """A mapping with another way for each of some variables."""
+        if not chosen:
+            yield dict(given)
+            return
+        for candidate in self._candidates(chosen[0], given, alike=True):
+            for found in self._changed(chosen[1:], candidate):
+                if found[chosen[0]] == candidate[chosen[0]]:
+                    yield found
+
+    def _near(self, node: Valued) -> list[str]:
+        """The variables that a node is computed from, and the next ones that what is computed from it reads."""
+        found = dict.fromkeys(self._read_by(node))
+        after = {node.name}
+        for each in self.nodes:
+            if after & set(each.inputs) and len(found) < _TOGETHER:
+                after.add(each.name)
+                found.update(dict.fromkeys(getattr(each, "variables", ())))
+        return [each for each in found if each in self.mapping and each not in self.fixed]
 
     def _better(self, node: Valued, nodes: Sequence[Valued], partners: Mapping[str, str]) -> bool:
         apart = first_apart(nodes, partners)
@@ -273,15 +314,25 @@ class _Search:
             pending += [name for name in each.inputs if name not in self.partners]
         return list(found)
 
-    def _candidates(self, modern: str) -> Iterable[dict[str, MappedVariable]]:
-        """The mapping with another way for one variable; a legacy variable in use is exchanged, layouts as fit."""
-        present = self.mapping[modern]
+    def _candidates(
+        self, modern: str, given: Mapping[str, MappedVariable], alike: bool = False
+    ) -> Iterable[dict[str, MappedVariable]]:
+        """A mapping with another way for one variable; a legacy variable in use is exchanged, layouts as fit.
+
+        Args:
+          modern: the variable.
+          given: the mapping.
+          alike: whether only legacy variables are tried whose names say nothing else than the variable's own.
+        """
+        present = given[modern]
         info = self.modern[modern]
-        holder = {pair.legacy: name for name, pair in self.mapping.items()}
+        holder = {pair.legacy: name for name, pair in given.items()}
         for way in ways(self.legacy, info):
             if (way.legacy, way.transpose, way.reshape) == (present.legacy, present.transpose, present.reshape):
                 continue
-            mapping = dict(self.mapping)
+            if alike and _role(way.legacy) and _role(modern) and _role(way.legacy) != _role(modern):
+                continue
+            mapping = dict(given)
             mapping[modern] = _mapped(self.infos[way.legacy], info, way, present.reason)
             other = holder.get(way.legacy)
             if other is not None and other != modern:
@@ -290,7 +341,7 @@ class _Search:
                 back = ways([self.infos[present.legacy]], self.modern[other])
                 if back:
                     mapping[other] = _mapped(
-                        self.infos[present.legacy], self.modern[other], back[0], self.mapping[other].reason
+                        self.infos[present.legacy], self.modern[other], back[0], given[other].reason
                     )
                 else:
                     del mapping[other]
@@ -305,7 +356,7 @@ class _Search:
             if modern in self.fixed or pair.reason in ("same name", "the only one of its shape", "mapping file"):
                 continue
             others = []
-            for candidate in self._candidates(modern):
+            for candidate in self._candidates(modern, self.mapping):
                 if self.tries >= most:
                     return
                 nodes, partners = self.look(candidate)

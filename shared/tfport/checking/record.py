@@ -86,7 +86,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
             finite(initial, "legacy")
         sampled = _sample(session, side) if earlier is None else earlier.sampled
         forced = _forced_steps(session, initial) if earlier is None else earlier.forced
-        optimizers = side.optimizers()  # now: a rate that decays is compared at the first step
+        optimizers = side.optimizers(session.numbers["legacy"])  # a rate that decays is compared at the first step
         warm = min(WARM_STEPS, order.steps)
         kept = {step for each in forced for step in (each, each + 1)} | {0, warm, order.steps}
         kept |= {resume_step(order.steps)} if "resume" in order.measured else set()

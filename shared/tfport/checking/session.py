@@ -27,7 +27,7 @@ from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
 from tfport.errors import LegacyKerasNeeded, UserError, unknown, whole
-from tfport.program import Program
+from tfport.program import OptimizerInfo, Program
 from tfport.state import State
 
 Array = np.ndarray[Any, Any]
@@ -114,6 +114,8 @@ class Session:
         """Role -> what its first build called things."""
         self.tracks: dict[str, dict[str, counters.Track]] = {}
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
+        self.numbers: dict[str, Sequence[OptimizerInfo]] = {}
+        """Role -> its optimizers before any step was made."""
         self._spare: dict[str, tuple[str, ...]] = {}
         """Role -> the entries of a batch that feed nothing there."""
         self._inputs: list[str] = []
@@ -301,6 +303,7 @@ class Session:
         program.prepare(fed(first, assigned, program.precision))
         program = under(self._built.setdefault(role, BuiltNames.of(program)), program)
         if role not in self.tracks:
+            self.numbers[role] = program.optimizers()  # now: a step may leave the rate that it assigned
             self.watch(program, role)
         return Side(program, role, names, frozenset(self.tracks[role]))
 

@@ -199,15 +199,15 @@ class Side:
             )
         return tuple(found)
 
-    def optimizers(self) -> tuple[OptimizerInfo, ...]:
-        """The optimizers under shared names; numbers rounded to float32, as TF1 keeps them."""
+    def optimizers(self, told: Sequence[OptimizerInfo] | None = None) -> tuple[OptimizerInfo, ...]:
+        """The optimizers, as they are or as they were told, under shared names; numbers are rounded to float32."""
         return tuple(
             OptimizerInfo(
                 self.names.optimizers.get(each.name, each.name),
                 each.algorithm,
                 {name: float(np.float32(number)) for name, number in each.hyperparameters.items()},
             )
-            for each in self.program.optimizers()
+            for each in (self.program.optimizers() if told is None else told)
         )
 
     # --- State --------------------------------------------------------------------------------------------------------

@@ -16,12 +16,14 @@ import pytest
 import fake_program as fake
 from fake_program import FakeProgram, HeavyProgram, Layer, Phase, Plan
 from tfport.checking.bounds import Sample
-from tfport.checking.check import _wholly_double, check
+from tfport.checking.check import _constants_alone, _wholly_double, check
 from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.measure import Meter
 from tfport.checking.observe import Still, keep_nodes
 from tfport.checking.report import CheckReport
 from tfport.checking.store import Store
-from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, Verdict
+from tfport.equivalence.measurement import PairMeasurement
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, PairResult, RungResult, Verdict
 from tfport.errors import UserError
 from tfport.program import Node
 from tfport.state import State
@@ -237,6 +239,18 @@ def test_a_constant_that_one_side_rounds_to_float32_is_no_difference() -> None:
     assert report.equal, failing(report)
     assert report.rounding_by == "envelope"
     assert any("rounds to float32" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("objective", "explained"), [(2e-9, True), (0.0, False), (1e-6, False)])
+def test_what_an_update_makes_of_a_rounded_constant_in_the_loss_may_be_larger(
+    objective: float, explained: bool
+) -> None:
+    single, double = (Meter(PairMeasurement("legacy", "modern"), dtype) for dtype in ("float32", "float64"))
+    double.add("loss", "train/objective", 1.0, 1.0 + objective, 0, "train")
+    double.add("gradient", "train/w", np.ones(3), np.full(3, 1 + 3e-7), 0, "train")
+    failed = RungResult("gradient", Verdict.DIFFERENT)
+    found = _constants_alone(PairResult("legacy", "modern", Verdict.DIFFERENT, (failed,)), single, double)
+    assert bool(found) == explained
 
 
 def test_float64_can_be_asked_for() -> None:

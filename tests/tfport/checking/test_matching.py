@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fake_program as fake
 from fake_program import Layer, Plan
 from tfport.checking.check import check
-from tfport.checking.matching import first_guess, ways
+from tfport.checking.matching import first_guess, settle, ways
 from tfport.checking.report import CheckReport, MappedVariable
 from tfport.equivalence.result import Verdict
 from tfport.errors import UserError
@@ -260,3 +263,52 @@ def test_a_wide_network_of_one_shape_is_matched_within_the_tries() -> None:
     report = check(fake.factory(plan), modern, fake.batches, steps=1, rungs=("structure", "forward"))
     assert pairs(report) == shuffled, report.notes
     assert report.equal
+
+
+# --- Several at once --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Node:
+    """An intermediate."""
+
+    name: str
+    value: Any
+    inputs: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+
+def test_a_scale_and_an_offset_that_show_only_together_are_tried_together() -> None:
+    draws = np.random.default_rng(0)
+    x, z = draws.standard_normal((2, 5, 3))
+    values = {f"fc_{layer}/{role}": draws.standard_normal(3) for layer in (1, 2) for role in ("scale", "offset")}
+    legacy = [Node("x", x)]
+    for layer, into in ((1, x), (2, z)):
+        scaled = into * values[f"fc_{layer}/scale"]
+        shift = values[f"fc_{layer}/offset"] - values[f"fc_{layer}/scale"]
+        legacy += [Node(f"mul{layer}", scaled), Node(f"shift{layer}", shift), Node(f"out{layer}", scaled + shift)]
+
+    def trial(mapping: Sequence[MappedVariable]) -> list[Node]:
+        held = {pair.modern: values[pair.legacy] for pair in mapping}
+        nodes = [Node("x", x), Node("z", z)]
+        for layer, source, into in ((1, "x", x), (2, "z", z)):
+            gamma, beta = f"dense{layer}/gamma", f"dense{layer}/beta"
+            centred, product = into - 1, (into - 1) * held[gamma]
+            nodes += [
+                Node(f"sub{layer}", centred, (source,)),
+                Node(f"mul{layer}", product, (f"sub{layer}",), (gamma,)),
+                Node(f"add{layer}", product + held[beta], (f"mul{layer}",), (beta,)),
+            ]
+        return nodes
+
+    left = [info(name, 3) for name in values]
+    right = [info(f"dense{layer}/{role}", 3) for layer in (1, 2) for role in ("gamma", "beta")]
+    crossed = [
+        MappedVariable(f"fc_{3 - layer}/{one}", f"dense{layer}/{other}", (3,), (3,), reason="the likest name")
+        for layer in (1, 2)
+        for one, other in (("scale", "gamma"), ("offset", "beta"))
+    ]
+    found, _ = settle(crossed, left, right, [*legacy, Node("z", z)], trial)
+    assert {pair.legacy: pair.modern for pair in found} == {
+        f"fc_{layer}/{one}": f"dense{layer}/{other}"
+        for layer in (1, 2)
+        for one, other in (("scale", "gamma"), ("offset", "beta"))
+    }
