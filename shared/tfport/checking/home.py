@@ -219,7 +219,7 @@ def switched() -> dict[str, str]:
 
 def _alone() -> bool:
     """Whether this process has one thread, so that a fork has all of it."""
-    return _THREADS.exists() and len(list(_THREADS.iterdir())) == 1
+    return len(list(_THREADS.iterdir())) == 1
 
 
 def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket, Path] | None:
@@ -242,7 +242,7 @@ def _forks(channel: socket.socket, side: str, given: str) -> tuple[socket.socket
             continue
         elif refused:
             answer |= refused
-        elif hasattr(os, "fork"):
+        elif hasattr(os, "fork") and _THREADS.exists():
             pid = os.fork()
             if not pid:
                 channel.close()
