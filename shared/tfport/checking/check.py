@@ -503,8 +503,8 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
     it is there.
     """
     found: dict[str, float] = {}
-    objective = max(double.pair.rung("loss").relative.values(), default=0.0)
-    most = CONSTANT * (GROWTH if FLOOR < objective <= CONSTANT else 1)
+    before = [*double.pair.rung("forward").relative.values(), *double.pair.rung("loss").relative.values()]
+    grows = max(double.pair.rung("loss").relative.values(), default=0.0) > FLOOR and max(before) <= CONSTANT
     for rung in pair.rungs:
         if rung.verdict.equal:
             continue
@@ -515,6 +515,7 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
         figures = [
             max(other.relative[tensor], double.moves.get((name, tensor), 0.0)) for tensor in excess(one, other)[0]
         ]
+        most = CONSTANT * (GROWTH if grows and name not in ("forward", "loss") else 1)
         below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-2]]
         grown = name in RUNGS[-2:] and all(each in found for each in below)
         if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= most):
