@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
@@ -16,12 +17,22 @@ CLOSE = 2.0**-16
 programs differ by a few times 2**-24 a layer, and what a port gets wrong by more."""
 
 
+SELECTING = frozenset({"Split", "SplitV", "StridedSlice", "TensorArrayReadV3", "TensorListGetItem", "Unpack"})
+"""Kinds of node that are a part of what they read."""
+_ITERATION = re.compile(r"\[iteration (\d+)\]")
+
+
 class Valued(Protocol):
     """A node that has a value."""
 
     @property
     def name(self) -> str:
         """Its name."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Its op's type."""
         ...
 
     @property
@@ -109,7 +120,8 @@ def _norm(value: Array) -> float:
 def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = CLOSE) -> dict[str, str]:
     """Modern node -> the legacy node of the same value; constants have none.
 
-    Of several legacy nodes with the value, the one that comes next in order is taken.
+    Of several legacy nodes with the value, the one that comes next in order is taken. Nodes of two loops in different
+    iterations are no partners: a sequence that is read from its end has the same values in another order.
     """
     index = Index(legacy)
     place = {node.name: number for number, node in enumerate(legacy)}
@@ -118,6 +130,7 @@ def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = C
     for node in modern:
         value = np.asarray(node.value)
         names = index.find(value, close) if telling(value) or (value.size == 1 and value.dtype.kind == "f") else []
+        names = [name for name in names if _beside(name, node.name)]
         if names:
             name = next((each for each in names if place[each] > last), names[0])
             found[node.name] = name
@@ -125,28 +138,52 @@ def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = C
     return found
 
 
+def _beside(one: str, other: str) -> bool:
+    """Whether two nodes may be partners: not in different iterations of two loops."""
+    left, right = _ITERATION.search(one), _ITERATION.search(other)
+    return left is None or right is None or left[1] == right[1]
+
+
 def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> list[Valued]:
     """The nodes without a partner from which no node with a partner is computed, in order.
 
     What one framework computes on its way and the other does not (a reciprocal square root, a fused bias) has no
     partner either, but what is computed from it has. A comparison's partner says nothing of the numbers that it was
-    computed from: twice a number has its sign.
+    computed from: twice a number has its sign. Nor does the partner of one part of a node, where another part has none.
     """
-    by_name = {node.name: node for node in nodes}
-    healed: set[str] = set()
-    for node in reversed(nodes):
-        if node.name in partners or node.name in healed:
-            compares = node.name not in healed and np.asarray(node.value).dtype.kind == "b"
-            healed.update(
-                name
-                for name in node.inputs
-                if name in by_name and not (compares and np.asarray(by_name[name].value).dtype.kind != "b")
-            )
+    healed = _healed(nodes, partners, frozenset())
+    parts: dict[str, list[Valued]] = {}
+    for node in nodes:
+        if node.kind in SELECTING:
+            for name in node.inputs:
+                parts.setdefault(name, []).append(node)
+    known = healed | set(partners)
+    torn = frozenset(name for name, found in parts.items() if any(part.name not in known for part in found))
+    if torn:
+        healed = _healed(nodes, partners, torn)
     return [
         node
         for node in nodes
         if node.name not in partners and node.name not in healed and _speaks(np.asarray(node.value))
     ]
+
+
+def _healed(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str], torn: frozenset[str]) -> set[str]:
+    """The nodes from which one with a partner is computed; a part says nothing of those that are `torn`."""
+    by_name = {node.name: node for node in nodes}
+    healed: set[str] = set()
+    for node in reversed(nodes):
+        if node.name in partners or node.name in healed:
+            compares = node.name not in healed and np.asarray(node.value).dtype.kind == "b"
+            selects = node.kind in SELECTING
+            healed.update(
+                name
+                for name in node.inputs
+                if name in by_name
+                and not (compares and np.asarray(by_name[name].value).dtype.kind != "b")
+                and not (selects and name in torn)
+            )
+    return healed
 
 
 def first_apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> Valued | None:

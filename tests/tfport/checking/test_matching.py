@@ -274,6 +274,7 @@ class Node:
     value: Any
     inputs: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    kind: str = ""
 
 
 def test_a_scale_and_an_offset_that_show_only_together_are_tried_together() -> None:

@@ -19,6 +19,7 @@ class Valued:
     name: str
     value: Array
     inputs: tuple[str, ...] = ()
+    kind: str = ""
 
 
 def drawn(*shape: int) -> Array:
@@ -123,3 +124,27 @@ def test_the_first_node_from_which_nothing_with_a_partner_comes_is_where_sides_p
     assert first_apart([Valued("count", np.array(3))], {}) is None
     found = first_apart([Valued("ids", np.arange(3))], {})
     assert found is not None and found.name == "ids"
+
+
+def test_different_iterations_of_two_loops_are_no_partners() -> None:
+    sequence = [drawn(4, 3) for _ in range(3)]
+    one = [Valued(f"a [iteration {t}]", value) for t, value in enumerate(sequence)]
+    other = [Valued(f"b [iteration {t}]", value) for t, value in enumerate(reversed(sequence))]
+    assert matched(one, other) == {"b [iteration 1]": "a [iteration 1]"}
+    unrolled = [Valued(f"b_{t}", value) for t, value in enumerate(sequence)]
+    assert len(matched(one, unrolled)) == 3
+
+
+@pytest.mark.parametrize(("known", "place"), [(("p0", "p1"), None), (("p1",), "whole")])
+def test_one_part_says_nothing_of_the_whole_where_another_has_no_partner(known: tuple[str, ...], place: Any) -> None:
+    whole = Valued("whole", drawn(2, 4))
+    parts = [Valued(f"p{n}", drawn(4), ("whole",), "Split") for n in range(2)]
+    found = first_apart([whole, *parts], set(known))
+    assert (found.name if found else None) == place
+
+
+def test_a_part_that_heals_by_what_follows_leaves_the_whole_healed() -> None:
+    whole = Valued("whole", drawn(2, 4))
+    parts = [Valued(f"p{n}", drawn(4), ("whole",), "Split") for n in range(2)]
+    after = Valued("after", drawn(4), ("p0",))
+    assert first_apart([whole, *parts, after], {"p1", "after"}) is None
