@@ -1,7 +1,7 @@
 """A pytest plugin: the fixture `assert_equivalent` holds a port against its original inside a test.
 
 Settings of pytest's configuration are the defaults of every check: tfport_steps, tfport_precision, tfport_seed,
-tfport_sample and tfport_rungs. `--tfport-html=FOLDER` writes a page for each check.
+tfport_sample, tfport_rungs and tfport_ignore. `--tfport-html=FOLDER` writes a page for each check.
 
 pytest loads this module in every run, so nothing heavy is imported before a test asks for a check.
 """
@@ -84,6 +84,7 @@ _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (lambda text: _whole(text, 0, 2**31 - 1), "seed of everything that is drawn (0)"),
     "sample": (_sample, "bounds for large models: steps:N, tensors:N or both"),
     "rungs": (_rungs, "rungs to ask, by number or name, with ranges: 1,3-6 (all)"),
+    "ignore": (str, "variables that take no part, by name or pattern: avg_loss,metrics/* (none)"),
 }
 """Option of `tfport.check` -> what reads its text, and what it is."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import explained, factories, horizon, location, losses, resume
+from tfport.checking import explained, factories, horizon, ignored, location, losses, resume
 from tfport.checking.against import Opponent
 from tfport.checking.ahead import Ahead
 from tfport.checking.bounds import Sample
@@ -47,6 +47,7 @@ def check(
     write_mapping: str | Path | None = None,
     sample: str | Sample | None = None,
     rungs: Sequence[str] = RUNGS,
+    ignore: str | Sequence[str] = (),
     names: Mapping[str, Any] | None = None,
     isolated: bool | None = None,
     progress: bool = False,
@@ -67,6 +68,8 @@ def check(
       write_mapping: where to write the mapping that was found.
       sample: bounds such as "steps:5,tensors:20".
       rungs: the rungs that are asked for, by name.
+      ignore: patterns such as "avg_*" of variables that take no part, by their own names on either side: averages of
+        losses, metrics, summaries.
       names: `inputs`, `outputs`, `losses`, `train_ops` of a legacy TF1 graph where they must be named.
       isolated: whether each side lives in a process of its own; by default those that are given as text.
       progress: whether to show a bar on standard error.
@@ -91,6 +94,7 @@ def check(
         Path(write_mapping) if write_mapping else None,
         sample or Sample(),
         tuple(rungs),
+        tuple(ignore.split(",")) if isinstance(ignore, str) else tuple(ignore),
         names or {},
         isolated,
         progress,
@@ -177,8 +181,24 @@ class _Check:
             parting = horizon.settled(session, single, beyond, self.pairing.names, first.unstable)
             if parting is not None:
                 pair, place, parted = _parted(pair, asked, parting), parting.location, parting.divergence.step
+        self._propose()
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, no_float64, place, parted)
+
+    def _propose(self) -> None:
+        """Notes which of the variables without a partner take no part."""
+        lacking = {"legacy": self.pairing.unmatched_legacy, "modern": self.pairing.unmatched_modern}
+        for role, names in lacking.items():
+            if not names:
+                continue
+            with self.session.opened(role, "float32") as program:
+                side = self.session.side(program, role)
+                found = ignored.proposals(side.program, names, self.session.first_batches(side.program, role))
+            if found:
+                self.session.notes.append(
+                    f"nothing else on the {role} side reads {', '.join(found)}: --ignore={','.join(found)} leaves "
+                    f"{'it' if len(found) == 1 else 'them'} out"
+                )
 
     def _begin_float64(self, single: Record) -> None:
         """Begins the legacy side's float64 while the modern side's float32 runs: few checks do without.

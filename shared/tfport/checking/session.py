@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from tfport.checking import counters, factories
+from tfport.checking import counters, factories, ignored
 from tfport.checking.ahead import Ahead
 from tfport.checking.batches import BatchSource, fed, feeding, made_up
 from tfport.checking.bounds import Sample
@@ -27,7 +27,7 @@ from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
 from tfport.errors import LegacyKerasNeeded, UserError, unknown, whole
-from tfport.program import OptimizerInfo, Program
+from tfport.program import Batch, OptimizerInfo, Program
 from tfport.state import State
 
 Array = np.ndarray[Any, Any]
@@ -50,6 +50,8 @@ class Order:
     write_mapping: Path | None = None
     sample: Sample = dataclasses.field(default_factory=Sample)
     rungs: tuple[str, ...] = RUNGS
+    ignore: tuple[str, ...] = ()
+    """Patterns of the variables that are left out, by their own names on either side."""
     names: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Inputs, outputs, losses and train_ops of a legacy TF1 graph, where they must be named."""
     isolated: bool | None = None
@@ -116,6 +118,10 @@ class Session:
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
         self.numbers: dict[str, Sequence[OptimizerInfo]] = {}
         """Role -> its optimizers before any step was made."""
+        self._ignored: dict[str, frozenset[str]] = {}
+        """Role -> own names of the variables that are left out."""
+        self._names: list[str] = []
+        """The variables of both sides, as far as built, by their own names."""
         self._spare: dict[str, tuple[str, ...]] = {}
         """Role -> the entries of a batch that feed nothing there."""
         self._inputs: list[str] = []
@@ -304,8 +310,37 @@ class Session:
         program = under(self._built.setdefault(role, BuiltNames.of(program)), program)
         if role not in self.tracks:
             self.numbers[role] = program.optimizers()  # now: a step may leave the rate that it assigned
+            self._ignored[role] = self._left_out(program, role)
             self.watch(program, role)
-        return Side(program, role, names, frozenset(self.tracks[role]))
+        return Side(program, role, names, frozenset(self.tracks[role]), self._ignored[role])
+
+    def _left_out(self, program: Program, role: str) -> frozenset[str]:
+        """The variables that `--ignore` leaves out of a side.
+
+        Raises:
+          UserError: one takes part, or a pattern matches none of either side.
+        """
+        own = [each.name for each in program.variables()]
+        self._names += own
+        matches = ignored.matching(self.order.ignore, own)
+        ignored.check_takes_no_part(program, role, matches, self.first_batches(program, role))
+        found = dict.fromkeys(name for names in matches.values() for name in names)
+        if found:
+            self.left_out.append(
+                f"{', '.join(found)} of the {role} side (--ignore): with other values in "
+                f"{'it' if len(found) == 1 else 'them'}, nothing else that was looked at changes"
+            )
+        for pattern, names in ignored.matching(self.order.ignore, self._names).items():
+            if not names and role == "modern":
+                raise unknown("variable in --ignore", pattern, self._names)
+        return frozenset(found)
+
+    def first_batches(self, program: Program, role: str) -> list[Batch]:
+        """The batches of the first steps, as the program is fed."""
+        source = self.batches(program)
+        assigned = feeding(source[0], program, role)
+        steps = range(min(counters.WATCHED, self.order.steps))
+        return [fed(source[step], assigned, program.precision) for step in steps]
 
     def _taken(self, program: Program, role: str, spare: Sequence[str]) -> None:
         """Takes down which entries of a batch feed nothing on a side.
@@ -333,11 +368,8 @@ class Session:
 
     def watch(self, program: Program, role: str, counts: bool = False) -> None:
         """Has the program's counters watched, and its optimizers' counts; see `counters.watch`."""
-        source = self.batches(program)
-        assigned = feeding(source[0], program, role)
-        steps = range(min(counters.WATCHED, self.order.steps))
-        found = counters.watch(program, [fed(source[step], assigned, program.precision) for step in steps], counts)
-        self.tracks[role] = found
+        found = counters.watch(program, self.first_batches(program, role), counts)
+        self.tracks[role] = {name: track for name, track in found.items() if name not in self._ignored[role]}
 
     def batches_described(self) -> str:
         """Where the batches came from, and what is in one."""

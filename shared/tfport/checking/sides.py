@@ -70,7 +70,7 @@ class _Translated(Lazy):
     def __init__(self, side: Side, own: Mapping[str, Array]) -> None:
         self._own = own
         self._side = side
-        self._keys = {side.shared(name): name for name in own}
+        self._keys = {side.shared(name): name for name in own if name not in side.ignored}
         super().__init__(self._keys)
 
     def __getitem__(self, name: str) -> Array:
@@ -123,12 +123,18 @@ class Side:
     """A Program under shared names; the legacy side's are its own."""
 
     def __init__(
-        self, program: Program, role: str, names: Names | None = None, counters: frozenset[str] = frozenset()
+        self,
+        program: Program,
+        role: str,
+        names: Names | None = None,
+        counters: frozenset[str] = frozenset(),
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
-        """Takes a program, and the own names of its floating variables that are counters."""
+        """Takes a program, and the own names of its floating variables that are counters and of those left out."""
         self.program = program
         self.role = role
-        every = program.variables()
+        self.ignored = ignored
+        every = [each for each in program.variables() if each.name not in ignored]
         self.counted = {each.name for each in every if each.name in counters or not is_floating(each)}
         """Own names of its counters."""
         self.own_variables = tuple(each for each in every if each.name not in self.counted)
@@ -214,7 +220,7 @@ class Side:
     def state(self) -> State:
         """The present state under shared names, read tensor by tensor."""
         state = self.program.state()
-        translated = self.role != "legacy" or self.counted
+        translated = self.role != "legacy" or self.counted or self.ignored
         return State(state.model, _Translated(self, state.arrays) if translated else state.arrays)
 
     def load(self, shared: Mapping[str, Array]) -> None:

@@ -50,6 +50,7 @@ flags.DEFINE_string("mapping", None, "File that settles which variable is which;
 flags.DEFINE_string("write_mapping", None, "File to write the found mapping to, for editing.")
 flags.DEFINE_string("sample", None, "Bounds for large models: steps:N, tensors:N or both.")
 flags.DEFINE_list("rungs", [], "Rungs to ask, by number or name, with ranges: 1,3-6. All by default.")
+flags.DEFINE_list("ignore", [], "Variables that take no part, by name or pattern, such as avg_loss,metrics/*.")
 flags.DEFINE_list("inputs", [], "Of a legacy TF1 graph: its placeholders by name.")
 flags.DEFINE_list("outputs", [], "Of a legacy TF1 graph: its outputs by name.")
 flags.DEFINE_list("losses", [], "Of a legacy TF1 graph: its loss by name, or phase=name for each phase.")
@@ -113,6 +114,7 @@ def main() -> int:
             write_mapping=places["write_mapping"],
             sample=FLAGS.sample,
             rungs=asked,
+            ignore=FLAGS.ignore,
             names=named,
             isolated=True,
             progress=sys.stderr is not None,
@@ -144,7 +146,7 @@ _HOW = {
     "inputs": "NAME,NAME",
 }
 """How a flag is written that the adapters' messages speak of as an argument."""
-_OF_TWO_SIDES = ("mapping", "write_mapping", "sample", "rungs", "inputs", "outputs", "losses", "train_ops")
+_OF_TWO_SIDES = ("mapping", "write_mapping", "sample", "rungs", "ignore", "inputs", "outputs", "losses", "train_ops")
 """Flags that say something of a legacy side, or of what is compared with it."""
 _WRITTEN = {"json": "JSON", "junit": "JUnit", "html": "Report", "write_mapping": "Mapping"}
 

@@ -279,7 +279,7 @@ def divergence_text(report: CheckReport, divergence: Divergence) -> str:
 
 _DECISIVE = re.compile(
     r"no optimizer|float64|not run|none found|cannot|could not|is not available|no batches|left out: |no output|"
-    r"trains nothing|fed or unknown|beyond step"
+    r"trains nothing|fed or unknown|beyond step|--ignore="
 )
 """What a note says that a reader must know before the verdicts."""
 

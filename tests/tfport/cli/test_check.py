@@ -114,6 +114,7 @@ atexit.register(tell)
         ((*SIDES, "--losses=a,b"), "--losses=a,b: expected one name, or phase=name for each phase."),
         ((*SIDES, "--train_ops=first=a,b"), "--train_ops=first=a,b: expected one name, or phase=name"),
         ((SIDES[1], "--write_mapping=a"), "--write_mapping is of no use without --legacy"),
+        ((SIDES[1], "--ignore=a"), "--ignore is of no use without --legacy"),
         ((SIDES[1], "--losses=a"), "--losses is of no use without --legacy"),
     ],
     ids=lambda value: " ".join(value).replace("check_sides:", "") if isinstance(value, tuple) else "",

@@ -1,0 +1,42 @@
+"""What --ignore leaves out: only what takes no part, and each pattern must match something."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from cases import ignoring
+from tfport.checking.check import check
+from tfport.checking.ignored import matching
+from tfport.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("legacy", "ignore", "message"),
+    [
+        (ignoring.graph(), "w", "w of the legacy side takes part: the optimizer .* trains it"),
+        (ignoring.graph(), "los", "unknown variable in --ignore 'los'.*Valid: .*loss/ExponentialMovingAverage"),
+        (ignoring.graph(read=True), "loss/*", "with another value in it, the next value of w changes"),
+    ],
+)
+def test_what_cannot_be_left_out(legacy: Any, ignore: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.compile(message, re.DOTALL)):
+        check(legacy, ignoring.model, ignoring.batches, steps=2, ignore=ignore)
+
+
+def test_moving_statistics_take_part() -> None:
+    import keras
+
+    def model() -> Any:
+        found = keras.Sequential([keras.Input([5], name="x"), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+        found.compile("sgd", "mse")
+        return found
+
+    with pytest.raises(UserError, match=r"output .* in inference changes"):
+        check(model, model, ignoring.batches, steps=2, ignore="*moving_mean")
+
+
+def test_a_name_with_brackets_is_itself() -> None:
+    assert matching(["a[0]", "b[01]"], ["a[0]", "b1", "c"]) == {"a[0]": ["a[0]"], "b[01]": ["b1"]}
