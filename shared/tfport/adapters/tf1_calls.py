@@ -156,7 +156,8 @@ class Calls:
 
     def everything(self) -> set[Any]:
         """The ops that any of its calls runs, but for initialisers."""
-        found = self._reading.ancestors(self._outputs.values(), self._inputs.values())
+        outputs = [tensor for named in self._outputs.values() for tensor in named.values()]
+        found = self._reading.ancestors(outputs, self._inputs.values())
         return found.union(*(self.phase_ops(each) for each in self._phases.values()))
 
     def draws_among(self, ops: Iterable[Any]) -> list[Draw]:

@@ -89,6 +89,7 @@ class Finding:
         self.mode = {True: self._feeds(given.training, "training"), False: self._feeds(given.inference, "inference")}
         self.phases = self._phases(given)
         self.outputs = self._outputs(given)
+        """In training, and in inference -> name -> tensor."""
         self.inputs = self._inputs(given)
         self.initial = given.initial
 
@@ -181,9 +182,26 @@ class Finding:
         )
 
     # --- Outputs ------------------------------------------------------------------------------------------------------
-    def _outputs(self, given: Given) -> dict[str, Any]:
-        if given.outputs is not None:
-            return self._tensors(given.outputs, "outputs")
+    def _outputs(self, given: Given) -> dict[bool, dict[str, Any]]:
+        if isinstance(given.outputs, Mapping) and set(given.outputs) == {"training", "inference"}:
+            return self._by_mode(given.outputs)
+        found = self._tensors(given.outputs, "outputs") if given.outputs is not None else self._found_outputs()
+        return {True: found, False: found}
+
+    def _by_mode(self, outputs: Mapping[str, Any]) -> dict[bool, dict[str, Any]]:
+        """Twin towers: the outputs of each mode, those that are not named paired in their order."""
+        named = {mode: self._tensors(outputs[mode], f"outputs[{mode!r}]") for mode in ("training", "inference")}
+        training, inference = named["training"], named["inference"]
+        if not any(isinstance(each, Mapping) for each in outputs.values()):
+            if len(training) != len(inference):
+                raise UserError(
+                    f"outputs has {len(training)} for training and {len(inference)} for inference; give as many of "
+                    'both, in one order, or name them: {"training": {"logits": ...}, "inference": {"logits": ...}}.'
+                )
+            training = dict(zip(inference, training.values(), strict=True))
+        return {True: training, False: inference}
+
+    def _found_outputs(self) -> dict[str, Any]:
         found = self._named_outputs() or self._before_loss()
         if found:
             self.notes.append(f"outputs: {', '.join(found)}; found by name or by place, name others with outputs=...")
@@ -239,9 +257,10 @@ class Finding:
     # --- Inputs -------------------------------------------------------------------------------------------------------
     def _inputs(self, given: Given) -> dict[str, Any]:
         reading = self.reading
-        needed = reading.ancestors(
-            [*self.outputs.values(), *(each.loss for each in self.phases if each.loss is not None)]
-        ).union(*(phase.ops for phase in self.phases))
+        outputs = [tensor for named in self.outputs.values() for tensor in named.values()]
+        needed = reading.ancestors([*outputs, *(each.loss for each in self.phases if each.loss is not None)]).union(
+            *(phase.ops for phase in self.phases)
+        )
         placeholders = [op for op in reading.ops if op.type in _PLACEHOLDERS and op in needed]
         named = self._tensors(given.inputs, "inputs") if given.inputs is not None else {}
         taken = {tensor.op for tensor in [*named.values(), *self.mode[True], *self.mode[False]]}

@@ -328,15 +328,16 @@ class GraphProgram(Program):
     # --- Computation --------------------------------------------------------------------------------------------------
     def forward(self, batch: Batch, training: bool) -> dict[str, Array]:
         """The outputs by name."""
-        if not self._outputs:
+        outputs = self._outputs[training]
+        if not any(self._outputs.values()):
             raise UserError("the graph's outputs are not known; name them with outputs=[...].")
-        values = self.calls.run(list(self._outputs.values()), batch, training, self.draws)
-        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+        values = self.calls.run(list(outputs.values()), batch, training, self.draws)
+        return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
 
     def nodes(self, batch: Batch, training: bool, phase: str | None = None) -> list[Node]:
         """Every intermediate that can be fetched, in one session.run."""
         if phase is None:
-            ends = list(self._outputs.values())
+            ends = list(self._outputs[training].values())
         else:
             ends, training = [tensor for tensor, _ in self._phase(phase).objective], True
             if not ends:

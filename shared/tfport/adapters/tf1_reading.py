@@ -74,7 +74,7 @@ class Reading:
         if isinstance(thing, tf.Operation) and thing.outputs:
             thing = thing.outputs[0]
         if hasattr(thing, "handle") and hasattr(thing, "read_value"):
-            thing = thing.value()
+            thing = thing._as_graph_element()  # of what tf.assign returns, a read behind the assignment
         thing = getattr(thing, "_variable", thing)
         if not isinstance(thing, tf.Tensor) or thing.graph is not self.graph:
             raise UserError(f"{what} is {thing!r}; expected a tensor of this graph, or its name.")

@@ -53,7 +53,8 @@ def tf1_graph(
       session: its Session, the variables initialised, best with TensorFlow's graph rewriting off, which may crash where
         intermediates are fetched; else a new one runs the graph's initialisers.
       inputs: what a batch holds, a list or name -> tensor; else the placeholders that a phase or an output needs.
-      outputs: what `forward` gives; else what is named like an output, else what the losses are computed from.
+      outputs: what `forward` gives; else what is named like an output, else what the losses are computed from. Where
+        training and inference have towers of their own, {"training": ..., "inference": ...}.
       losses: phase -> loss, or the only one; else what the gradients are taken of.
       train_ops: phase -> train op in the order they run, or the only one; else the graph's only one, as "train".
       training: placeholder -> value in training, such as {"keep_prob": .5}; phases run so.

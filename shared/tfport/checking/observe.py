@@ -194,6 +194,11 @@ def outputs_of(side: Side, batch: Batch, training: bool) -> dict[str, Array]:
         return {}
 
 
+def probed_outputs(side: Side, batch: Batch) -> dict[str, Array]:
+    """The side's outputs in inference, and those that it has in training alone."""
+    return outputs_of(side, batch, True) | outputs_of(side, batch, False)
+
+
 @dataclass
 class Trajectory:
     """N steps of one side by itself."""

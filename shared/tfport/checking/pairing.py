@@ -11,7 +11,7 @@ import numpy as np
 from tfport.checking import counters, mapping_file, matching
 from tfport.checking.batches import BatchSource
 from tfport.checking.measure import some
-from tfport.checking.observe import KeptNode, outputs_of
+from tfport.checking.observe import KeptNode, probed_outputs
 from tfport.checking.record import Record, all_nodes
 from tfport.checking.report import MappedVariable, PhasePair
 from tfport.checking.session import Session
@@ -166,7 +166,7 @@ def _counters(session: Session, record: Record, side: Side) -> dict[str, Any]:
 def _outputs(session: Session, record: Record, side: Side, batches: BatchSource) -> tuple[tuple[str, str], ...]:
     """Pairs outputs by value at the probe state, then by name, then where there is one on each side."""
     assert record.probe is not None and record.probe_outputs is not None
-    left, right = dict(record.probe_outputs), outputs_of(side, batches[0], False)
+    left, right = dict(record.probe_outputs), probed_outputs(side, batches[0])
     pairs: dict[str, str] = {}  # modern -> legacy
     for other, value in right.items():
         close = [name for name in left if name not in pairs.values() and _one_value(left[name], np.asarray(value))]

@@ -13,7 +13,7 @@ from tfport.checking.batches import BatchSource
 from tfport.checking.bounds import resume_step
 from tfport.checking.horizon import Horizon
 from tfport.checking.lazy import Lazy
-from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, outputs_of, probe_state, run
+from tfport.checking.observe import KeptNode, Still, Trajectory, keep_nodes, observe, probe_state, probed_outputs, run
 from tfport.checking.report import DrawRow, Finding, Movement
 from tfport.checking.session import Session
 from tfport.checking.sides import COUNTER, Side, is_variable
@@ -119,7 +119,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
             record.probe = session.store.keep(probe_state(initial, names, order.seed))
             side.at(0)
             side.load(record.probe)
-            record.probe_outputs = session.store.keep(outputs_of(side, batches[0], False))
+            record.probe_outputs = session.store.keep(probed_outputs(side, batches[0]))
             record.probe_nodes = all_nodes(session, side, batches)
             record.initialised = initialised(session, side)
             record.findings, record.movements, record.unasked = contracts_of(session, side, record.stills, initial)

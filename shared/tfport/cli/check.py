@@ -52,7 +52,9 @@ flags.DEFINE_string("sample", None, "Bounds for large models: steps:N, tensors:N
 flags.DEFINE_list("rungs", [], "Rungs to ask, by number or name, with ranges: 1,3-6. All by default.")
 flags.DEFINE_list("ignore", [], "Variables that take no part, by name or pattern, such as avg_loss,metrics/*.")
 flags.DEFINE_list("inputs", [], "Of a legacy TF1 graph: its placeholders by name.")
-flags.DEFINE_list("outputs", [], "Of a legacy TF1 graph: its outputs by name.")
+flags.DEFINE_list(
+    "outputs", [], "Of a legacy TF1 graph: its outputs by name; training=NAME,inference=NAME where they are two."
+)
 flags.DEFINE_list("losses", [], "Of a legacy TF1 graph: its loss by name, or phase=name for each phase.")
 flags.DEFINE_list("train_ops", [], "Of a legacy TF1 graph: its train op by name, or phase=name in the order they run.")
 flags.DEFINE_string("json", None, "File to write the report to as JSON.")
@@ -66,6 +68,9 @@ def names() -> dict[str, Any]:
     for flag in ("inputs", "outputs"):
         if FLAGS[flag].value:
             found[flag] = list(FLAGS[flag].value or [])
+    modes = [word.partition("=") for word in found.get("outputs", ())]
+    if modes and all(mode in ("training", "inference") for mode, _, _ in modes):
+        found["outputs"] = {mode: [name for own, _, name in modes if own == mode] for mode in ("training", "inference")}
     for flag in ("losses", "train_ops"):
         words = FLAGS[flag].value
         if not words:

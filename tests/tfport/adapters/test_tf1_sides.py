@@ -451,6 +451,7 @@ def test_a_loss_that_cannot_be_told_is_asked_for() -> None:
     [
         ({"losses": "los"}, "no 'los'.*loss"),
         ({"outputs": ["nothing"]}, "outputs: the graph has no 'nothing'"),
+        ({"outputs": {"training": ["x", "word"], "inference": "x"}}, "outputs has 2 for training and 1 for inference"),
         ({"train_ops": {}}, "train_ops is empty"),
         ({"training": {"word": "text"}}, "'word' cannot be fed as int32"),
         ({"losses": {"other": "net/loss"}, "train_ops": "Adam"}, "unknown phase in losses 'other'"),
