@@ -11,7 +11,6 @@ import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 import tf_keras
 
-import tfport.adapters
 from cases.common import Case
 
 LATENT, HIDDEN, PIXELS = 32, 24, 64
@@ -98,7 +97,7 @@ class Gan(tf.Module):  # type: ignore[misc]
 
 def _program(dtype: str, factor: float) -> Any:
     gan = Gan(dtype, factor)
-    return tfport.adapters.tf_module(gan, phases={"D": gan.train_d, "G": gan.train_g}, forward=gan.outputs)
+    return {"module": gan, "phases": {"D": gan.train_d, "G": gan.train_g}, "outputs": gan.outputs}
 
 
 def right(dtype: str = "float32") -> Any:
@@ -152,7 +151,7 @@ def compiled(package: Any, weight: float = 2.0) -> Any:
             return {"fake": fake, "d_real": verdicts[0], "d_fake": verdicts[1]}
 
         models = {"generator": generator, "discriminator": discriminator, "joined": joined}
-        return tfport.adapters.keras_phases(models, {"D": train_d, "G": train_g}, outputs=outputs)
+        return {"models": models, "phases": {"D": train_d, "G": train_g}, "outputs": outputs}
 
     return build
 

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 
-import tfport.adapters
 from cases.common import Case
 
 Factory = Callable[..., Any]
@@ -92,7 +91,7 @@ class Recurrent(tf.Module):  # type: ignore[misc]
 def port(activation: Any, looped: bool) -> Factory:
     def build(dtype: str = "float32") -> Any:
         module = Recurrent(dtype, activation, looped)
-        return tfport.adapters.tf_module(module, step=module.step, forward=module)
+        return {"module": module, "step": module.step}
 
     return build
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 import tf_keras
 
-import tfport.adapters
 from cases.common import Case
 
 INPUTS, HIDDEN, CODE = 6, 5, 3
@@ -79,7 +78,7 @@ def _trained_by(model: Any, encode: Any, decode: Any) -> Any:
         return train
 
     phases = {"encode": phase("encoder", encode), "decode": phase("decoder", decode)}
-    return tfport.adapters.tf_module(model, phases=phases, forward=lambda x: {"decoded": model(x)})
+    return {"model": model, "phases": phases, "outputs": lambda x: {"decoded": model(x)}}
 
 
 def attributes() -> Any:

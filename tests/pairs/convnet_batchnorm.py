@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 
-import tfport.adapters
 from pairs_common import Broken
 
 SIZE, CLASSES = 8, 4
@@ -155,9 +154,7 @@ class Convnet(tf.Module):  # type: ignore[misc]
 
 def build(dtype: str, **options: Any) -> Any:
     net = Convnet(dtype, **options)
-    return tfport.adapters.tf_module(
-        net, step=net.train_step, forward=net.forward, optimizers={"optimizer": net.optimizer}
-    )
+    return {"module": net, "step": net.train_step, "outputs": net.forward, "optimizer": net.optimizer}
 
 
 def modern(dtype: str = "float32") -> Any:

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 
-import tfport.adapters
 from pairs_common import Broken
 
 WORDS, WIDTH, NEGATIVES = 24, 6, 4
@@ -98,9 +97,12 @@ class WordVectors(tf.Module):  # type: ignore[misc]
 
 def build(**options: Any) -> Any:
     model = WordVectors(**options)
-    return tfport.adapters.tf_module(
-        model, step=model.train_step, forward=model.similarity, optimizers={"optimizer": model.optimizer}
-    )
+    return {
+        "module": model,
+        "step": model.train_step,
+        "outputs": model.similarity,
+        "optimizer": model.optimizer,
+    }
 
 
 def modern() -> Any:

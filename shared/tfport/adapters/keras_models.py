@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -1072,9 +1073,9 @@ def _chosen(model: Any, names: _Names, outputs: Outputs | Sequence[str]) -> Outp
 # --- Several models ---------------------------------------------------------------------------------------------------
 def keras_phases(
     models: Mapping[str, Any],
-    phases: Mapping[str, Phase],
+    phases: Mapping[str, steps.Function],
     *,
-    outputs: Outputs | None = None,
+    outputs: steps.Function | None = None,
     inputs: Sequence[InputInfo] | Sequence[str] | None = None,
     seed: int = 0,
     precision: str | None = None,
@@ -1084,9 +1085,11 @@ def keras_phases(
 
     Args:
       models: name -> model; those that a phase trains compiled, all of them built.
-      phases: name -> function of the batch that calls train_on_batch and returns what it returned (a number, a list or
-        a dict, the loss first). Noise that it draws by np.random, random or TensorFlow is fed.
-      outputs: what `forward` gives: (batch, training) -> name to value.
+      phases: name -> function that calls train_on_batch and returns what it returned (a number, a list or a dict, the
+        loss first); it takes inputs by name, or the batch. Noise that it draws by np.random, random or TensorFlow is
+        fed.
+      outputs: what `forward` gives: a function of the batch, and of `training` if it has such a parameter, that returns
+        name -> value.
       inputs: what a batch must hold: names, or InputInfos.
       seed: of the random numbers that it is fed.
       precision: "float32" or "float64", checked against the models'.
@@ -1097,6 +1100,9 @@ def keras_phases(
     """
     if not models or not phases:
         raise UserError("keras_phases needs at least one model and one phase; give both as dicts by name.")
+    functions = steps.check_functions("keras_phases", None, phases)
+    if outputs is not None and (not callable(outputs) or hasattr(outputs, "train_on_batch")):
+        raise UserError(f"outputs= is {outputs!r}; give a function of the batch that returns the outputs by name.")
     for name, model in models.items():
         flavour_of(model)
         if not model.built:
@@ -1111,15 +1117,17 @@ def keras_phases(
             "call train_on_batch of."
         )
 
-    def nothing(batch: Batch, training: bool) -> Mapping[str, Any]:
-        del batch, training
-        raise NotImplementedError("these phases were given without outputs=, so there is nothing to look at forwards.")
+    def looked(batch: Batch, training: bool) -> Mapping[str, Any]:
+        if outputs is None:
+            raise NotImplementedError("these phases have no outputs=, so there is nothing to look at forwards.")
+        return steps.named_outputs(steps.call(outputs, "outputs", batch, training=training), "outputs")
 
     infos = tuple(each if isinstance(each, InputInfo) else InputInfo(each, None, None) for each in inputs or ())
     remarks = ["where a phase trains more than once, gradients and nodes are those of its last time"]
-    return KerasProgram(
-        models, phases, outputs or nothing, infos, seed=seed, precision=precision, rebuild=rebuild, remarks=remarks
-    )
+    called = {
+        name: functools.partial(steps.call, function, f"the phase {name!r}") for name, function in functions.items()
+    }
+    return KerasProgram(models, called, looked, infos, seed=seed, precision=precision, rebuild=rebuild, remarks=remarks)
 
 
 def keras_gan(

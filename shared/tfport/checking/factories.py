@@ -1,8 +1,9 @@
 """From what a user names to a Program: `module:factory`, a graph's file, or an object.
 
 A factory is a function that builds one side. It may take `dtype` or `precision` ("float32", "float64") and `seed`; it
-returns a Program, or what an adapter makes one of: a compiled Keras model, the names of a TF1 graph's parts (or
-nothing, where they can be found), a tf.compat.v1 Graph. No file's code runs unless its module is named.
+returns a compiled Keras model, the names of a TF1 graph's parts (or nothing, where they can be found), a tf.compat.v1
+Graph, a mapping of models or modules and what trains them (`tfport.adapters.plain`), or a Program. No
+file's code runs unless its module is named.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tfport.adapters import plain
 from tfport.adapters.keras_lines import lines_noted
 from tfport.checking.quoting import said
 from tfport.errors import LegacyKerasNeeded, UserError
@@ -121,7 +123,7 @@ def find(name: str, side: str) -> Any:
 
 
 def is_built(given: Any) -> bool:
-    """Whether it is a Program, a model, a module or a graph, and no function that builds one."""
+    """Whether it is a Program, a model, a module, a graph or a mapping of such, and no function that builds one."""
     if isinstance(given, type):
         return False
     family = {base.__module__.split(".")[0] for base in type(given).__mro__}
@@ -129,6 +131,7 @@ def is_built(given: Any) -> bool:
     return (
         isinstance(given, Program)
         or _is_graph(given)
+        or plain.is_plain(given)
         or any(hasattr(given, attribute) for package, attribute in weights.items() if package in family)
     )
 
@@ -241,7 +244,7 @@ def _graph(
             raise
         except (Exception, SystemExit) as error:
             raise _raised(name, side, error) from error
-        if made is None or (isinstance(made, Mapping) and _graph_of(made) in (None, _default_graph())):
+        if made is None or (_of_graph(made) and _graph_of(made) in (None, _default_graph())):
             return made
         raise _Elsewhere(made)
 
@@ -257,7 +260,7 @@ def _graph(
         return _graph(function, arguments, name, side, precision, seed, names, parameter)
     else:
         return _in_precision(program, precision, name)
-    if not (isinstance(made, Mapping) or _is_graph(made)) and sys.modules["tensorflow"].executing_eagerly():
+    if not (_of_graph(made) or _is_graph(made)) and sys.modules["tensorflow"].executing_eagerly():
         # It names tensorflow.compat.v1 and builds no graph: what it made is to be made outside one.
         if isinstance(made, Program):
             made.close()
@@ -274,6 +277,11 @@ def _default_graph() -> Any:
     return sys.modules["tensorflow"].compat.v1.get_default_graph()
 
 
+def _of_graph(made: Any) -> bool:
+    """Whether it is a mapping that names the parts of a TF1 graph."""
+    return isinstance(made, Mapping) and not plain.is_plain(made)
+
+
 def _graph_of(made: Mapping[Any, Any]) -> Any:
     """The graph that the tensors of a mapping are in; None where it holds names alone."""
     return next((value.graph for value in _leaves(made) if _is_graph(getattr(value, "graph", None))), None)
@@ -288,7 +296,7 @@ def _adapted(
 ) -> Program:
     """The Program of what a factory returned."""
     program: Program
-    if names and not (isinstance(made, Mapping) or _is_graph(made)):
+    if names and not (_of_graph(made) or _is_graph(made)):
         raise UserError(
             f"--{next(iter(names))} names parts of a TF1 graph, and the {side} factory {name} returned "
             f"{type(made).__name__}: leave it out, or name them where that is made."
@@ -298,7 +306,7 @@ def _adapted(
         if program is not made:
             made.close()
         return program
-    if isinstance(made, Mapping):
+    if _of_graph(made):
         graph = _graph_of(made)
         if graph is None:
             raise _wrong(name, side, made)
@@ -311,7 +319,9 @@ def _adapted(
         )
         return _in_precision(program, precision, name)
     family = {base.__module__.split(".")[0] for base in type(made).__mro__}
-    if family & {"keras", "tf_keras"} and hasattr(made, "train_on_batch"):
+    if plain.is_plain(made):
+        program = _guarded(lambda: plain.program_of(made, seed), name, side)
+    elif family & {"keras", "tf_keras"} and hasattr(made, "train_on_batch"):
         from tfport.adapters import constructor
 
         keras_model = constructor("keras_model")
@@ -328,14 +338,14 @@ def _adapted(
 
         torch_module = constructor("torch_module")
 
-        step = _step_of(made, name, side, "torch_module")
+        step = _step_of(made, name, side)
         program = _guarded(lambda: torch_module(made, step=step, seed=seed), name, side)
     elif "tensorflow" in family and hasattr(made, "trainable_variables"):
         from tfport.adapters import constructor
 
         tf_module = constructor("tf_module")
 
-        step = _step_of(made, name, side, "tf_module")
+        step = _step_of(made, name, side)
         program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
@@ -345,7 +355,7 @@ def _adapted(
     return _in_precision(program, precision, name)
 
 
-def _step_of(made: Any, name: str, side: str, maker: str) -> Callable[..., Any]:
+def _step_of(made: Any, name: str, side: str) -> Callable[..., Any]:
     """The method that trains a module."""
     step: Callable[..., Any] | None = next(
         (getattr(made, each) for each in ("train_step", "step") if hasattr(made, each)), None
@@ -353,7 +363,7 @@ def _step_of(made: Any, name: str, side: str, maker: str) -> Callable[..., Any]:
     if step is None:
         raise UserError(
             f"the {side} side {name} gives {type(made).__name__}, which has no train_step and no step: return "
-            f"tfport.adapters.{maker}(module, step=function) from a function, with the function that trains it."
+            '{"module": module, "step": function} from a function, with the function that trains it.'
         )
     return step
 
@@ -416,7 +426,8 @@ def _in_precision(program: Program, precision: str, name: str) -> Program:
 def _wrong(name: str, side: str, made: Any) -> UserError:
     return UserError(
         f"the {side} factory {name} returned {type(made).__name__}: expected a compiled Keras model, a mapping that "
-        "names the parts of a TF1 graph, or what tfport.adapters makes of a tf.Module, a GAN or a PyTorch module."
+        'names the parts of a TF1 graph, or one such as {"module": module, "step": function} of a tf.Module, of Keras '
+        "models or of a PyTorch module."
     )
 
 

@@ -594,3 +594,26 @@ def test_tensorflow_is_fed_the_same_dropout() -> None:
         legacy.draws.step = modern.draws.step = index
         assert legacy.step(BATCH)["step/loss"] == pytest.approx(modern.step(BATCH)["step/loss"], rel=1e-12)
     np.testing.assert_allclose(legacy.state().arrays["weight"], modern.state().arrays["weight"].T, rtol=1e-12)
+
+
+# --- Plain mappings ---------------------------------------------------------------------------------------------------
+def test_a_plain_mapping_is_a_program() -> None:
+    from tfport.adapters.plain import program_of
+
+    model = Pair(5, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    given = {"step": step, "optimizer": optimizer, "outputs": lambda x: {"out": model(x)}}
+    for mapping in ({"model": model, **given}, {"modules": {"pair": model}, **given}):
+        program = program_of(mapping)
+        batch = {"x": BATCH["x"]}
+        program.prepare(batch)
+        assert list(program.forward(batch, training=False)) == ["out"]
+        assert program.step(batch)["step/loss"] > program.step(batch)["step/loss"]

@@ -387,8 +387,8 @@ def test_a_compiled_model_is_taken_even_where_tf1_is_mentioned() -> None:
     ("factory", "message"),
     [
         (lambda: _keras(False), "is not compiled, so it has no loss and no optimizer; expected a compiled model: call"),
-        (lambda: keras.layers.Dense(3), "gives Dense, which has no train_step and no step: return tfport.adapters"),
-        (_Module, "gives _Module, which has no train_step and no step: return tfport.adapters.tf_module"),
+        (lambda: keras.layers.Dense(3), 'gives Dense, which has no train_step and no step: return ."module": '),
+        (_Module, 'gives _Module, which has no train_step and no step: return ."module": module'),
         (lambda: tf.zeros([3]), "returned EagerTensor: expected a compiled Keras model"),
         (lambda: keras.Sequential, "returned type: expected a compiled Keras model"),
     ],
