@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking.report import MappedVariable
+from tfport.checking import cells
 from tfport.checking.values import Index, Valued, first_apart, matched
+from tfport.layouts import MappedVariable
 from tfport.subject import VariableInfo
 
 Array = np.ndarray[Any, Any]
@@ -25,6 +26,8 @@ TRIES = 300
 """Forward passes that may be spent on candidates."""
 TOGETHER_TRIES = 60
 """Those of them that may be spent, at one intermediate, on several variables at once."""
+ORDER_TRIES = 60
+"""Those of them that may be spent, at one intermediate, on orders of gates."""
 AMBIGUITY_TRIES = 40
 """Those of them that may be spent on looking for other partners of what agrees."""
 
@@ -145,28 +148,55 @@ def _role(name: str) -> str:
     return _ROLES.get(last, next((role for word, role in _ROLES.items() if last.endswith("_" + word)), ""))
 
 
+_PARTS = re.compile("split|slice|chunk|unpack|unbind|lstm|gru", re.IGNORECASE)
+"""Kinds of node that take gates apart."""
+
+
+def _place(nodes: Sequence[Valued], node: Valued) -> int:
+    return next(number for number, each in enumerate(nodes) if each.name == node.name)
+
+
+@dataclass
+class _Settling:
+    """A cell, and how it is laid out by now."""
+
+    cell: cells.Cell
+    choice: cells.Choice
+    blocks: list[MappedVariable]
+    settled: bool = False
+    ambiguous: tuple[str, ...] = ()
+
+    def reason(self, agrees: bool) -> str:
+        """Why it is laid out so."""
+        order = ", ".join(str(gate + 1) for gate in self.choice.order)
+        told = f"gates taken in the order {order}" if len(self.choice.order) > 1 else "of one size"
+        return f"forward pass: {told}" if agrees or self.settled else f"a cell of its size, {told}; not settled"
+
+
 def settle(
     guess: Sequence[MappedVariable],
     legacy: Sequence[VariableInfo],
     modern: Sequence[VariableInfo],
     legacy_nodes: Sequence[Valued],
     trial: Trial,
-    fixed: Iterable[str] = (),
+    fixed: Sequence[MappedVariable] = (),
+    initial: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {}),
 ) -> tuple[list[MappedVariable], list[str]]:
     """The assignment under which most of the modern side's intermediates are the legacy side's.
 
     Args:
-      guess: where to start.
+      guess: where to start; variables that it leaves without a partner may turn out to be parts of others.
       legacy: the legacy side's variables.
       modern: the modern side's.
       legacy_nodes: the legacy side's intermediates at the probe state, in order.
       trial: the modern side's, under a mapping.
-      fixed: modern names that a mapping file has settled.
+      fixed: what a mapping file has settled.
+      initial: the values that each side's variables begin with, by its own names.
 
     Returns:
       The mapping with reasons and ambiguities, and what a person should know of how it was found.
     """
-    search = _Search(list(guess), legacy, modern, legacy_nodes, trial, set(fixed))
+    search = _Search(guess, legacy, modern, legacy_nodes, trial, fixed, initial)
     search.improve()
     search.ambiguities()
     return search.finished()
@@ -175,16 +205,29 @@ def settle(
 class _Search:
     def __init__(
         self,
-        mapping: list[MappedVariable],
+        guess: Sequence[MappedVariable],
         legacy: Sequence[VariableInfo],
         modern: Sequence[VariableInfo],
         legacy_nodes: Sequence[Valued],
         trial: Trial,
-        fixed: set[str],
+        fixed: Sequence[MappedVariable],
+        initial: tuple[Mapping[str, Array], Mapping[str, Array]],
     ) -> None:
-        self.mapping = {pair.modern: pair for pair in mapping}
-        self.legacy, self.modern = legacy, {each.name: each for each in modern}
-        self.legacy_nodes, self.trial, self.fixed = legacy_nodes, trial, fixed
+        self.order, self.modern = [each.name for each in legacy], {each.name: each for each in modern}
+        self.fixed = list(fixed)
+        held = {("legacy", pair.legacy) for pair in fixed} | {("modern", pair.modern) for pair in fixed}
+        self.legacy = [each for each in legacy if ("legacy", each.name) not in held]
+        """Those that are paired as wholes."""
+        self.free = [each for each in modern if ("modern", each.name) not in held]
+        self.cells: list[_Settling] = []
+        self.initial = initial
+        paired = {("legacy", pair.legacy) for pair in guess} | {("modern", pair.modern) for pair in guess}
+        alone = {("legacy", each.name) for each in self.legacy} | {("modern", each.name) for each in self.free}
+        if alone - paired:
+            self._add(cells.find(self.legacy, self.free, alone - paired, _alike))
+            guess = first_guess(self.legacy, self.free)
+        self.mapping = {pair.modern: pair for pair in guess}
+        self.legacy_nodes, self.trial = legacy_nodes, trial
         self.infos = {each.name: each for each in legacy}
         self.index = Index(legacy_nodes)
         self.tries = 0
@@ -192,10 +235,21 @@ class _Search:
         self.nodes: Sequence[Valued] = []
         self.partners: dict[str, str] = {}
 
-    def look(self, mapping: Mapping[str, MappedVariable]) -> tuple[Sequence[Valued], dict[str, str]]:
+    def _add(self, found: Iterable[cells.Cell]) -> None:
+        """Takes variables for cells; they are no longer paired as wholes."""
+        for cell in found:
+            self.legacy = [each for each in self.legacy if each.name not in cell.legacy]
+            self.free = [each for each in self.free if each.name not in cell.modern]
+            choice = next(iter(cell.choices()))
+            self.cells.append(_Settling(cell, choice, cell.mapped(choice, *self.initial)))
+
+    def look(
+        self, mapping: Mapping[str, MappedVariable], settling: Sequence[_Settling] | None = None
+    ) -> tuple[Sequence[Valued], dict[str, str]]:
         """The modern intermediates under a mapping, and their partners."""
         self.tries += 1
-        nodes = self.trial(list(mapping.values()))
+        blocks = [pair for each in (self.cells if settling is None else settling) for pair in each.blocks]
+        nodes = self.trial([*self.fixed, *mapping.values(), *blocks])
         return nodes, matched(self.legacy_nodes, nodes)
 
     def improve(self) -> None:
@@ -205,7 +259,7 @@ class _Search:
             apart = first_apart(self.nodes, self.partners)
             if apart is None:
                 return
-            if not self._mend(apart):
+            if not (self._mend_cells(apart) or self._mend(apart) or self._mend_orders(apart)):
                 self._unsettled(apart)
                 return
         self.notes.append(
@@ -222,7 +276,9 @@ class _Search:
             name for node in self.nodes if node.name in self.partners for name in getattr(node, "variables", ())
         }
         read = {name for node in behind for name in getattr(order[node], "variables", ())}
-        for modern in read - agreeing - self.fixed:
+        for settling in self.cells:
+            settling.settled = settling.settled or not settling.cell.modern & read
+        for modern in read - agreeing:
             if modern in self.mapping and self.mapping[modern].reason != "the only one of its shape":
                 pair = self.mapping[modern]
                 self.mapping[modern] = replace(
@@ -231,7 +287,7 @@ class _Search:
 
     def _mend(self, node: Valued) -> bool:
         """Tries other candidates for the variables near a node; keeps the first that gives it a partner."""
-        variables = [each for each in self._read_by(node) if each in self.mapping and each not in self.fixed]
+        variables = [each for each in self._read_by(node) if each in self.mapping]
         for modern in variables:
             for candidate in self._candidates(modern, self.mapping):
                 if self.tries >= TRIES:
@@ -245,6 +301,60 @@ class _Search:
             if self._taken(node, candidate, several):
                 return True
         return False
+
+    def _mend_cells(self, node: Valued) -> bool:
+        """Tries other layouts of the cells near a node, of all cells alike and of each alone; keeps the first that
+        gives it a partner.
+        """
+        unsettled = [each for each in self.cells if not each.settled]
+        behind = self._read_by(node, past=True)
+        beside = [each for each in unsettled if each.cell.modern & set(behind)]
+        beside.sort(key=lambda each: min(behind.index(name) for name in each.cell.modern if name in behind))
+        choices = dict.fromkeys(choice for each in beside for choice in each.cell.choices())
+        for choice in choices:
+            for group in [unsettled, *([each] for each in beside if len(unsettled) > 1)]:
+                if self.tries >= TRIES:
+                    return False
+                if self._chosen(node, group, choice):
+                    return True
+        return False
+
+    def _mend_orders(self, node: Valued) -> bool:
+        """Tries other orders of gates in variables that have partners as wholes."""
+        near = [each for each in self._read_by(node, past=True) if each in self.mapping]
+        if not any(_PARTS.search(each.kind) for each in self.nodes[: _place(self.nodes, node) + 1]):
+            return False
+        before = self.legacy, self.free, self.mapping, list(self.cells)
+        count = len(self.cells)
+        wanted = {("modern", name) for name in near}
+        self._add(cells.find(self.legacy, self.free, wanted, _alike, whole=True)[:1])
+        if len(self.cells) == count:
+            return False
+        added = self.cells[count]
+        self.mapping = {name: pair for name, pair in self.mapping.items() if name not in added.cell.modern}
+        most = min(TRIES, self.tries + ORDER_TRIES)
+        for choice in added.cell.choices():
+            if self.tries >= most:
+                break
+            if self._chosen(node, [added], choice):
+                return True
+        self.legacy, self.free, self.mapping, self.cells = before
+        return False
+
+    def _chosen(self, node: Valued, group: Sequence[_Settling], choice: cells.Choice) -> bool:
+        """Whether another layout of some cells gives the node a partner; it is kept then."""
+        changed = list(self.cells)
+        for each in group:
+            blocks = each.cell.mapped(choice, *self.initial)
+            if blocks and blocks != each.blocks:
+                changed[self.cells.index(each)] = _Settling(each.cell, choice, blocks)
+        if changed == self.cells:
+            return False
+        nodes, partners = self.look(self.mapping, changed)
+        if not self._better(node, nodes, partners):
+            return False
+        self.cells, self.nodes, self.partners = changed, nodes, partners
+        return True
 
     def _taken(self, node: Valued, candidate: dict[str, MappedVariable], settled: Sequence[str]) -> bool:
         """Whether a mapping gives the node a partner; it is kept then."""
@@ -289,7 +399,7 @@ class _Search:
             if after & set(each.inputs) and len(found) < _TOGETHER:
                 after.add(each.name)
                 found.update(dict.fromkeys(getattr(each, "variables", ())))
-        return [each for each in found if each in self.mapping and each not in self.fixed]
+        return [each for each in found if each in self.mapping]
 
     def _better(self, node: Valued, nodes: Sequence[Valued], partners: Mapping[str, str]) -> bool:
         apart = first_apart(nodes, partners)
@@ -300,8 +410,13 @@ class _Search:
             return len(partners) > len(self.partners)
         return order.index(apart.name) > order.index(node.name) and len(partners) > len(self.partners)
 
-    def _read_by(self, node: Valued) -> list[str]:
-        """Modern names of the variables that the node reads, or those behind it up to nodes that agree."""
+    def _read_by(self, node: Valued, past: bool = False) -> list[str]:
+        """Modern names of the variables that the node reads, or that what is behind it does, up to nodes that agree.
+
+        Args:
+          node: the node.
+          past: whether to go on behind nodes that agree.
+        """
         by_name = {each.name: each for each in self.nodes}
         found: dict[str, None] = {}
         pending, seen = [node.name], set()
@@ -311,7 +426,7 @@ class _Search:
                 continue
             seen.add(each.name)
             found.update(dict.fromkeys(getattr(each, "variables", ())))
-            pending += [name for name in each.inputs if name not in self.partners]
+            pending += [name for name in each.inputs if past or name not in self.partners]
         return list(found)
 
     def _candidates(
@@ -336,8 +451,6 @@ class _Search:
             mapping[modern] = _mapped(self.infos[way.legacy], info, way, present.reason)
             other = holder.get(way.legacy)
             if other is not None and other != modern:
-                if other in self.fixed:
-                    continue
                 back = ways([self.infos[present.legacy]], self.modern[other])
                 if back:
                     mapping[other] = _mapped(
@@ -353,7 +466,7 @@ class _Search:
             return
         most = min(TRIES, self.tries + AMBIGUITY_TRIES)
         for modern, pair in list(self.mapping.items()):
-            if modern in self.fixed or pair.reason in ("same name", "the only one of its shape", "mapping file"):
+            if pair.reason in ("same name", "the only one of its shape"):
                 continue
             others = []
             for candidate in self._candidates(modern, self.mapping):
@@ -365,8 +478,30 @@ class _Search:
             if others:
                 told = tuple(dict.fromkeys(others))
                 self.mapping[modern] = replace(pair, ambiguous=told)
+        self._interchangeable(most)
+
+    def _interchangeable(self, most: int) -> None:
+        """For each cell: gates that could as well change places."""
+        for place, each in enumerate(self.cells):
+            for one, other in combinations(range(len(each.choice.order)), 2):
+                if self.tries >= most:
+                    return
+                order = list(each.choice.order)
+                order[one], order[other] = order[other], order[one]
+                choice = replace(each.choice, order=tuple(order))
+                blocks = each.cell.mapped(choice, *self.initial)
+                changed = [*self.cells[:place], _Settling(each.cell, choice, blocks), *self.cells[place + 1 :]]
+                nodes, partners = self.look(self.mapping, changed)
+                if first_apart(nodes, partners) is None and len(partners) >= len(self.partners):
+                    each.ambiguous += (f"gates {one + 1} and {other + 1} exchanged",)
 
     def finished(self) -> tuple[list[MappedVariable], list[str]]:
         """The mapping in the legacy side's order."""
-        order = {each.name: number for number, each in enumerate(self.legacy)}
-        return sorted(self.mapping.values(), key=lambda pair: order[pair.legacy]), self.notes
+        order = {name: number for number, name in enumerate(self.order)}
+        whole = first_apart(self.nodes, self.partners) is None
+        blocks = [
+            replace(pair, reason=each.reason(whole), ambiguous=each.ambiguous)
+            for each in self.cells
+            for pair in each.blocks
+        ]
+        return sorted([*self.fixed, *self.mapping.values(), *blocks], key=lambda pair: order[pair.legacy]), self.notes

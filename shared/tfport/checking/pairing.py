@@ -13,10 +13,11 @@ from tfport.checking.batches import BatchSource
 from tfport.checking.measure import some
 from tfport.checking.observe import KeptNode, probed_outputs
 from tfport.checking.record import Record, all_nodes
-from tfport.checking.report import MappedVariable, PhasePair
+from tfport.checking.report import PhasePair
 from tfport.checking.session import Session
-from tfport.checking.sides import COUNTER, Names, Side, is_variable
+from tfport.checking.sides import COUNTER, Names, Side, by_modern, is_variable
 from tfport.checking.values import agree
+from tfport.layouts import MappedVariable
 from tfport.state import State
 
 
@@ -48,9 +49,8 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     phases, phase_pairs = _phases(session, record, side)
     fixed = mapping_file.read(order.mapping, legacy, modern) if order.mapping else []
     held = {pair.legacy for pair in fixed}, {pair.modern for pair in fixed}
-    guess = fixed + matching.first_guess(
-        [each for each in legacy if each.name not in held[0]],
-        [each for each in modern if each.name not in held[1]],
+    guess = matching.first_guess(
+        [each for each in legacy if each.name not in held[0]], [each for each in modern if each.name not in held[1]]
     )
     present = session.store.keep(side.program.state().arrays)
     assert record.probe is not None
@@ -58,19 +58,20 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
 
     def trial(mapping: Sequence[MappedVariable]) -> Sequence[KeptNode]:
         side.program.load(State("", present))
-        side.rename(Names({pair.modern: pair for pair in mapping}, phases=phases))
+        side.rename(Names(by_modern(mapping), phases=phases))
         side.at(0)
         side.load(probe)
         return all_nodes(session, side, batches, own=True)
 
-    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, held[1])
-    turned = [pair.legacy for pair in mapping if pair.transpose and pair.modern not in held[1]]
+    initial = record.initial, present
+    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, fixed, initial)
+    turned = [pair.legacy for pair in mapping if pair.transpose and pair not in fixed]
     if turned:
         notes.append(
             f"the modern side holds {some(turned)} transposed: a checkpoint must be transposed to be carried over"
         )
     session.notes += notes
-    variables = {pair.modern: pair for pair in mapping}
+    variables = by_modern(mapping)
     left = {pair.legacy for pair in mapping}
     trial(mapping)
     side.rename(Names(variables, _optimizers(record, side, variables, phase_pairs), phases))
@@ -109,7 +110,7 @@ def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str
 
 
 def _optimizers(
-    record: Record, side: Side, pairs: Mapping[str, MappedVariable], phases: Sequence[PhasePair]
+    record: Record, side: Side, pairs: Mapping[str, Sequence[MappedVariable]], phases: Sequence[PhasePair]
 ) -> dict[str, str]:
     """Own optimizer -> shared: by the phase that applies it, else by what it holds, else by order."""
     held = side.program.phase_optimizers()
@@ -124,7 +125,7 @@ def _optimizers(
         if own in found or not free:
             continue
         holds = {
-            pairs[each.name].legacy for each in side.own_variables if own in each.optimizers and each.name in pairs
+            pair.legacy for each in side.own_variables if own in each.optimizers for pair in pairs.get(each.name, ())
         }
         overlap = {
             name: len(holds & {each.name for each in record.variables if name in each.optimizers}) for name in free

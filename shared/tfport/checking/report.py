@@ -6,26 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tfport.equivalence.result import PairResult, plain
+from tfport.layouts import MappedVariable
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class MappedVariable:
-    """One variable of the legacy side and its partner."""
-
-    legacy: str
-    modern: str
-    legacy_shape: tuple[int, ...]
-    modern_shape: tuple[int, ...]
-    transpose: tuple[int, ...] = ()
-    """Axes by which the legacy array is transposed to become the modern one; empty where it is taken as it is."""
-    reshape: bool = False
-    """Whether it is then reshaped to the modern shape."""
-    reason: str = ""
-    """Why these two: "same name", "the only one of its shape", "forward pass: 1 of 6 candidates agrees"."""
-    ambiguous: tuple[str, ...] = ()
-    """Other partners that the outputs cannot tell from this one."""
 
 
 @dataclass(frozen=True)

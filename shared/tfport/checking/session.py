@@ -280,6 +280,7 @@ class Session:
         except NotImplementedError:
             yield None
             return
+        side.loaded.clear()
         yield side.state().arrays
 
     @contextmanager

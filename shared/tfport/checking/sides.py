@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from tfport.checking import batches as batch_names
 from tfport.checking.counters import Counted, Track, as_count, is_floating
 from tfport.checking.lazy import Lazy, located
-from tfport.checking.report import MappedVariable
 from tfport.checking.store import Place
+from tfport.layouts import MappedVariable, share, to_legacy, to_modern
 from tfport.program import Batch, Node, Program
 from tfport.state import State, slot_name
 from tfport.subject import OptimizerInfo, VariableInfo
@@ -20,26 +20,12 @@ from tfport.subject import OptimizerInfo, VariableInfo
 Array = np.ndarray[Any, Any]
 
 
-def laid_out(array: Array, pair: MappedVariable) -> Array:
-    """A legacy array in the modern side's layout."""
-    if pair.transpose:
-        array = array.transpose(pair.transpose)
-    return array.reshape(pair.modern_shape) if pair.reshape else array
-
-
-def laid_back(array: Array, pair: MappedVariable) -> Array:
-    """A modern array in the legacy side's layout."""
-    if pair.reshape:
-        array = array.reshape([pair.legacy_shape[axis] for axis in pair.transpose] or pair.legacy_shape)
-    return array.transpose(np.argsort(pair.transpose)) if pair.transpose else array
-
-
 @dataclass(frozen=True)
 class Names:
     """How one side's own names become the shared ones."""
 
-    variables: Mapping[str, MappedVariable] = field(default_factory=dict)
-    """Own name -> its pair; a variable without a pair keeps its own name behind `unpaired`."""
+    variables: Mapping[str, tuple[MappedVariable, ...]] = field(default_factory=dict)
+    """Own name -> its blocks; a variable without any keeps its own name behind `UNPAIRED`."""
     optimizers: Mapping[str, str] = field(default_factory=dict)
     """Own name -> shared name."""
     phases: Mapping[str, str] = field(default_factory=dict)
@@ -64,29 +50,39 @@ def is_variable(shared: str) -> bool:
     return not shared.startswith(("optimizer/", COUNTER, UNPAIRED + COUNTER))
 
 
+def by_modern(mapping: Iterable[MappedVariable]) -> dict[str, tuple[MappedVariable, ...]]:
+    """A mapping as `Names` holds it: modern name -> its blocks."""
+    found: dict[str, tuple[MappedVariable, ...]] = {}
+    for pair in mapping:
+        found[pair.modern] = (*found.get(pair.modern, ()), pair)
+    return found
+
+
 class _Translated(Lazy):
     """A state under shared names, one tensor at a time; counters as whole numbers."""
 
     def __init__(self, side: Side, own: Mapping[str, Array]) -> None:
         self._own = own
         self._side = side
-        self._keys = {side.shared(name): name for name in own if name not in side.ignored}
+        self._keys: dict[str, list[str]] = {}
+        for name in own:
+            for shared in side.shared_names(name) if name not in side.ignored else ():
+                self._keys.setdefault(shared, []).append(name)
         super().__init__(self._keys)
 
     def __getitem__(self, name: str) -> Array:
-        own = self._keys[name]
+        own = self._keys[name][0]
         array = self._own[own]
         if own in self._side.names.counters:
             return np.asarray(as_count(array) - self._side.names.counters[own].offset)
         if own in self._side.counted:
             return as_count(array)
-        pair = self._side.pair_of(own)
-        return array if pair is None or array.shape != pair.modern_shape else laid_back(array, pair)
+        return self._side.assembled(name, {own: np.asarray(self._own[own]) for own in self._keys[name]})
 
     def located(self, name: str) -> Place | None:
         """Its own place, unless it has another layout or is a count."""
-        own = self._keys[name]
-        return located(self._own, own) if self._side.alike(own) else None
+        own, *more = self._keys[name]
+        return located(self._own, own) if not more and self._side.alike(own) else None
 
 
 class _Own(Lazy):
@@ -98,14 +94,14 @@ class _Own(Lazy):
         self._side, self._shared, self._present = side, shared, present
 
     def __getitem__(self, own: str) -> Array:
-        if own in self._present:
+        names = [name for name in self._side.shared_names(own) if name in self._shared]
+        if not names:
             return np.array(self._present[own])
-        array = np.asarray(self._shared[self._side.shared(own)])
+        arrays = {name: np.asarray(self._shared[name]) for name in names}
+        array = arrays[names[0]]
         if own in self._side.names.counters:
             return np.asarray(array + self._side.names.counters[own].offset)
-        pair = self._side.pair_of(own)
-        if pair is not None and array.shape == pair.legacy_shape:
-            array = laid_out(array, pair)
+        array = self._side.taken(own, arrays, self._present.get(own))
         if array.dtype.kind == "f":
             array = array.astype(self._side.program.precision, copy=False)
         return array
@@ -147,41 +143,81 @@ class Side:
     def rename(self, names: Names) -> None:
         """Takes other names."""
         self.names = names
+        self.loaded: dict[str, tuple[dict[str, Array], Array]] = {}
+        """Own name of a variable that holds sums -> the legacy arrays it was last loaded with, and what they made."""
+        self._empty = _further_terms(names)
         self.phases = tuple(names.phases) or self.program.phases
         self.program.draws.aliases = {own: shared for shared, own in names.phases.items()}
 
     # --- Names --------------------------------------------------------------------------------------------------------
-    def pair_of(self, own: str) -> MappedVariable | None:
-        """The pair that a variable, or a slot by the variable it belongs to, has."""
-        variable = _variable_of(own)
-        return self.names.variables.get(variable) if variable else None
+    def blocks_of(self, own: str) -> tuple[MappedVariable, ...]:
+        """The blocks of a variable, or of a slot by the variable it belongs to; none where it has no partner."""
+        return self.names.variables.get(_variable_of(own), ())
 
     def alike(self, own: str) -> bool:
         """Whether a state's array is the same under the shared name, bit for bit."""
-        pair = self.pair_of(own)
         counts = own in self.names.counters or own in self.counted
-        return not counts and (pair is None or not (pair.transpose or pair.reshape))
+        return not counts and not any(pair.changes for pair in self.blocks_of(own))
 
     def shared(self, own: str) -> str:
-        """The shared name of one of the side's own state names."""
+        """The shared name of one of the side's own state names; the first where it is made of several."""
+        return self.shared_names(own)[0]
+
+    def shared_names(self, own: str) -> tuple[str, ...]:
+        """The shared names of what one of the side's own state names is made of."""
         if own in self.names.counters:
-            return self.names.counters[own].shared
+            return (self.names.counters[own].shared,)
         if own in self.counted:
-            return COUNTER + own if self.role == "legacy" else UNPAIRED + COUNTER + own
+            return (COUNTER + own if self.role == "legacy" else UNPAIRED + COUNTER + own,)
         variable = _variable_of(own)
         if not own.startswith("optimizer/"):
-            return self._shared_variable(own)
+            return self._shared_variables(own)
         _, optimizer, slot, *_ = own.split("/", 3)
         optimizer = self.names.optimizers.get(optimizer, optimizer)
         if not variable:
-            return f"optimizer/{optimizer}/{slot}"
-        return slot_name(optimizer, slot, self._shared_variable(variable))
+            return (f"optimizer/{optimizer}/{slot}",)
+        return tuple(slot_name(optimizer, slot, name) for name in self._shared_variables(variable))
 
-    def _shared_variable(self, own: str) -> str:
+    def _shared_variables(self, own: str) -> tuple[str, ...]:
         if self.role == "legacy":
-            return own
-        pair = self.names.variables.get(own)
-        return pair.legacy if pair else UNPAIRED + own
+            return (own,)
+        return tuple(dict.fromkeys(pair.legacy for pair in self.blocks_of(own))) or (UNPAIRED + own,)
+
+    def assembled(self, shared: str, arrays: Mapping[str, Array]) -> Array:
+        """A state's array in the shared layout, from the own arrays that its blocks lie in."""
+        legacy, weights = _variable_of(shared), is_variable(shared)
+        parts = [
+            (pair, self._summand(pair, array) if weights else array)
+            for own, array in arrays.items()
+            for pair in self.blocks_of(own)
+            if pair.legacy == legacy and array.shape == pair.modern_shape
+        ]
+        return to_legacy(parts, weights) if parts else next(iter(arrays.values()))
+
+    def _summand(self, pair: MappedVariable, array: Array) -> Array:
+        """An own array with one summand where it holds a sum."""
+        summands = [each for each in self.blocks_of(pair.modern) if each.modern_block == pair.modern_block]
+        if len(summands) == 1:
+            return array
+        legacy, modern = self.loaded.get(pair.modern, ({}, array))
+        return share(array, pair, summands, (legacy[pair.legacy], modern) if pair.legacy in legacy else None)
+
+    def taken(self, own: str, arrays: Mapping[str, Array], present: Array | None) -> Array:
+        """One of the side's own arrays, from the shared ones that its blocks are of; see `layouts.to_modern`."""
+        legacy, weights = {_variable_of(name): array for name, array in arrays.items()}, is_variable(own)
+        parts = [
+            (pair, legacy[pair.legacy])
+            for pair in self.blocks_of(own)
+            if pair.legacy in legacy and legacy[pair.legacy].shape == pair.legacy_shape
+        ]
+        if not parts:
+            return next(iter(arrays.values()))
+        if weights:
+            parts = [(pair, array * 0 if pair in self._empty else array) for pair, array in parts]
+        found = to_modern(parts, weights, present)
+        if weights and any(pair.summed for pair, _ in parts):
+            self.loaded[own] = legacy, found
+        return found
 
     def own_phase(self, phase: str) -> str:
         """The side's own name of a phase."""
@@ -190,20 +226,15 @@ class Side:
     # --- What it is ---------------------------------------------------------------------------------------------------
     def variables(self) -> tuple[VariableInfo, ...]:
         """The variables under shared names; trainable means that an optimizer holds it."""
-        found = []
+        found: dict[str, VariableInfo] = {}
         for each in self.own_variables:
-            pair = self.names.variables.get(each.name)
+            blocks = self.names.variables.get(each.name, ())
             holders = tuple(self.names.optimizers.get(name, name) for name in each.optimizers)
-            found.append(
-                replace(
-                    each,
-                    name=self._shared_variable(each.name),
-                    shape=pair.legacy_shape if pair else each.shape,
-                    trainable=bool(holders),
-                    optimizers=holders,
-                )
-            )
-        return tuple(found)
+            for name in self._shared_variables(each.name):
+                shape = next((pair.legacy_shape for pair in blocks if pair.legacy == name), each.shape)
+                every = tuple(dict.fromkeys((*(found[name].optimizers if name in found else ()), *holders)))
+                found[name] = replace(each, name=name, shape=shape, trainable=bool(every), optimizers=every)
+        return tuple(found.values())
 
     def optimizers(self, told: Sequence[OptimizerInfo] | None = None) -> tuple[OptimizerInfo, ...]:
         """The optimizers, as they are or as they were told, under shared names; numbers are rounded to float32."""
@@ -225,7 +256,7 @@ class Side:
 
     def load(self, shared: Mapping[str, Array]) -> None:
         """Takes over what it has a place for; of the rest a counter is set to what it is at the present step (`at`)."""
-        missing = [own for own in self.state_names if self.shared(own) not in shared]
+        missing = [own for own in self.state_names if any(name not in shared for name in self.shared_names(own))]
         tracks = self.names.tracks
         present = {own: tracks[own].at(self.program.draws.step) for own in missing if own in tracks}
         if len(present) < len(missing):
@@ -254,7 +285,13 @@ class Side:
         nodes = self.program.nodes(self.feed(batch), training, self.own_phase(phase) if phase else None)
         if self.role == "legacy":
             return nodes
-        return [replace(node, variables=tuple(map(self._shared_variable, node.variables))) for node in nodes]
+        return [
+            replace(
+                node,
+                variables=tuple(dict.fromkeys(name for own in node.variables for name in self._shared_variables(own))),
+            )
+            for node in nodes
+        ]
 
     def loss(self, phase: str, batch: Batch) -> float:
         """The phase's objective."""
@@ -270,12 +307,19 @@ class Side:
         return None if found is None else self._laid_back(found)
 
     def _laid_back(self, gradients: Mapping[str, Array | None]) -> dict[str, Array | None]:
-        found: dict[str, Array | None] = {}
+        if self.role == "legacy":
+            return dict(gradients)
+        held: dict[str, dict[str, Array | None]] = {}
         for own, gradient in gradients.items():
-            pair = self.names.variables.get(own)
-            back = gradient is not None and pair is not None and self.role != "legacy"
-            found[self._shared_variable(own)] = laid_back(gradient, pair) if back else gradient  # type: ignore[arg-type]
-        return found
+            for name in self._shared_variables(own):
+                held.setdefault(name, {})[own] = gradient
+        return {name: self._gradient(name, parts) for name, parts in held.items()}
+
+    def _gradient(self, shared: str, gradients: Mapping[str, Array | None]) -> Array | None:
+        """One gradient in the shared layout; zeros where the code gives None for a part of it, None for the whole."""
+        found = {own: gradient for own, gradient in gradients.items() if gradient is not None}
+        parts = [(pair, array) for own, array in found.items() for pair in self.blocks_of(own) if pair.legacy == shared]
+        return to_legacy(parts, weights=False) if parts else next(iter(found.values()), None)
 
     def run_phase(self, phase: str, batch: Batch) -> dict[str, float]:
         """Runs one phase."""
@@ -306,3 +350,10 @@ def _variable_of(own: str) -> str:
         return own
     parts = own.split("/", 3)
     return parts[3] if len(parts) == 4 else ""
+
+
+def _further_terms(names: Names) -> set[MappedVariable]:
+    """Of the modern blocks that add up to one legacy block, all but the first: that one is loaded, these are zero."""
+    first: dict[tuple[str, Any], MappedVariable] = {}
+    pairs = [pair for blocks in names.variables.values() for pair in blocks if pair.summed]
+    return {pair for pair in pairs if first.setdefault((pair.legacy, pair.legacy_block), pair) is not pair}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tfport.checking.mapping_file import SCHEMA, load
-from tfport.checking.report import MappedVariable
 from tfport.checkpoints.contents import Contents, Role, Stored
 from tfport.errors import CheckpointError, UserError, unknown
 from tfport.files import write_json
+from tfport.layouts import MappedVariable
 
 _VARIABLES = (Role.WEIGHT, Role.STATISTIC, Role.AVERAGE)
 

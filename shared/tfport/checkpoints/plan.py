@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from tfport import adam
-from tfport.checking.report import MappedVariable
 from tfport.checkpoints import algebra
 from tfport.checkpoints.contents import (
     STRING,
@@ -33,6 +32,7 @@ from tfport.checkpoints.contents import (
 )
 from tfport.checkpoints.pairing import MappingFile, pair_optimizers, pair_variables, variables_of
 from tfport.errors import CheckpointError
+from tfport.layouts import MappedVariable
 from tfport.state import slot_name
 from tfport.subject import CORRECTED
 

@@ -18,6 +18,7 @@ from typing import Any
 from tfport.checking.report import CheckReport
 from tfport.equivalence.result import RUNGS, RungResult, Verdict
 from tfport.files import write_atomically
+from tfport.layouts import by_variables, in_words
 from tfport.report import check_words, plots, words
 from tfport.report.pages import template
 
@@ -64,7 +65,7 @@ def render_check(report: CheckReport) -> str:
         "mapping_text": check_words.mapping_text(report),
         "unmatched_text": check_words.unmatched_text(report),
         "reasons": check_words.reason_counts(report.mapping),
-        "mapping": [(each, check_words.transform_text(each)) for each in report.mapping],
+        "mapping": [(pairs[0], in_words(pairs)) for pairs in by_variables(report.mapping)],
         "trained": [
             (row.phase, movement, only)
             for row in check_words.phase_rows(report)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfport.checking.report import CheckReport, MappedVariable
+from tfport.checking.report import CheckReport
 from tfport.equivalence.result import RUNGS, PairResult, RungResult
+from tfport.layouts import MappedVariable, by_variables, in_words
 from tfport.report import check_words, words
 from tfport.report.check_words import assertion_text
 from tfport.report.terminal import STYLES, print_line
@@ -185,16 +188,17 @@ def _print_mapping(report: CheckReport, console: Console) -> None:
     print_line(console, check_words.mapping_text(report))
     reasons = [f"{reason} ({count:,})" for reason, count in check_words.reason_counts(report.mapping)]
     print_line(console, f"paired by: {', '.join(reasons)}", indent=2)
-    few = len(report.mapping) <= _FEW
-    unsure = [each for each in report.mapping if each.ambiguous]
-    shown = list(report.mapping) if few else list(report.mapping[: _FEW // 2])
+    variables = by_variables(report.mapping)
+    few = len(variables) <= _FEW
+    unsure = [each for each in variables if each[0].ambiguous]
+    shown = variables if few else variables[: _FEW // 2]
     for mapped in shown:
         _print_mapped(mapped, console)
     if not few:
-        print_line(console, f"  and {len(report.mapping) - len(shown):,} more")
+        print_line(console, f"  and {len(variables) - len(shown):,} more")
         hidden = [each for each in unsure if each not in shown]
         if hidden:
-            names = check_words.listed((each.legacy for each in hidden), 3)
+            names = check_words.listed((each[0].legacy for each in hidden), 3)
             print_line(console, f"Of these could as well have another partner: {names}.", indent=2)
     pairs = [(each.legacy, each.modern) for each in report.phases]
     for label, both in (("phases", pairs), ("outputs", list(report.outputs))):
@@ -204,8 +208,8 @@ def _print_mapping(report: CheckReport, console: Console) -> None:
             print_line(console, f"{label}: {text}{more}", indent=2)
 
 
-def _print_mapped(mapped: MappedVariable, console: Console) -> None:
-    done = check_words.transform_text(mapped)
+def _print_mapped(pairs: Sequence[MappedVariable], console: Console) -> None:
+    mapped, done = pairs[0], in_words(pairs)
     told = "; ".join(part for part in (done, mapped.reason) if part)
     same = mapped.legacy == mapped.modern and mapped.legacy_shape == mapped.modern_shape
     if same:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from tfport.checking.report import CheckReport, Finding, Location, MappedVariable, Movement
+from tfport.checking.report import CheckReport, Finding, Location, Movement
 from tfport.equivalence.result import Divergence, PairResult, Verdict
+from tfport.layouts import MappedVariable, by_variables
 from tfport.report import words
 
 CONTRACTS: dict[str, str] = {
@@ -363,12 +364,13 @@ def mapping_text(report: CheckReport) -> str:
     """How many variables have a partner, and how many could have had another, in a sentence or two."""
     if report.pair is None:
         return ""
-    total = len(report.mapping) + len(report.unmatched_legacy)
-    sentence = f"{len(report.mapping):,} of {words.counted(total, 'variable')} of the legacy side have a partner."
+    paired = {each.legacy for each in report.mapping}
+    total = len(paired) + len(report.unmatched_legacy)
+    sentence = f"{len(paired):,} of {words.counted(total, 'variable')} of the legacy side have a partner."
     if report.unmatched_modern:
         number = len(report.unmatched_modern)
         sentence += f" {words.counted(number, 'variable')} of the modern side {_has(number)} none."
-    unsure = sum(bool(each.ambiguous) for each in report.mapping)
+    unsure = sum(any(each.ambiguous for each in pairs) for pairs in by_variables(report.mapping))
     if unsure:
         sentence += f" {words.counted(unsure, 'partner')} could as well be another."
     return sentence
@@ -387,13 +389,8 @@ def _has(number: int) -> str:
 
 def reason_counts(mapping: Iterable[MappedVariable]) -> list[tuple[str, int]]:
     """Reasons without their details, and how many variables each has paired, the commonest first."""
-    return Counter(each.reason.split(":", 1)[0].strip() or "no reason given" for each in mapping).most_common()
-
-
-def transform_text(mapped: MappedVariable) -> str:
-    """What is done to the legacy array: "transposed (1, 0)", "reshaped", both, or nothing."""
-    done = [f"transposed {mapped.transpose}"] if mapped.transpose else []
-    return " and ".join([*done, *(["reshaped"] if mapped.reshape else [])])
+    reasons = (pairs[0].reason for pairs in by_variables(mapping))
+    return Counter(reason.split(":", 1)[0].strip() or "no reason given" for reason in reasons).most_common()
 
 
 # --- Contracts --------------------------------------------------------------------------------------------------------
@@ -443,7 +440,9 @@ def phase_rows(report: CheckReport) -> list[PhaseRow]:
     The modern side's names may be its own or, as a check keeps them, the legacy side's.
     """
     partners = {pair.legacy: pair.modern for pair in report.phases}
-    to_modern = {each.legacy: each.modern for each in report.mapping}
+    to_modern: dict[str, str] = {}
+    for pair, *_ in by_variables(report.mapping):
+        to_modern[pair.legacy] = ", ".join(filter(None, (to_modern.get(pair.legacy), pair.modern)))
     to_legacy = {each.modern: each.legacy for each in report.mapping}
     grouped: dict[str, dict[bool, Movement]] = {}
     for movement in report.movements:

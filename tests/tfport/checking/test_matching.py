@@ -17,9 +17,10 @@ import fake_program as fake
 from fake_program import Layer, Plan
 from tfport.checking.check import check
 from tfport.checking.matching import first_guess, settle, ways
-from tfport.checking.report import CheckReport, MappedVariable
+from tfport.checking.report import CheckReport
 from tfport.equivalence.result import Verdict
 from tfport.errors import UserError
+from tfport.layouts import MappedVariable
 from tfport.subject import VariableInfo
 
 pytestmark = pytest.mark.usefixtures("no_frameworks")

@@ -10,8 +10,8 @@ import pytest
 
 import fake_program as fake
 from fake_program import FakeProgram, Plan
-from tfport.checking.report import MappedVariable
-from tfport.checking.sides import UNPAIRED, Names, Side, laid_back, laid_out
+from tfport.checking.sides import UNPAIRED, Names, Side, by_modern
+from tfport.layouts import MappedVariable, laid_back, laid_out
 from tfport.state import State
 
 Array = np.ndarray[Any, Any]
@@ -25,12 +25,14 @@ PLAN = Plan(
     output="y_hat",
 )
 NAMES = Names(
-    {
-        "w1": MappedVariable("hidden/kernel", "w1", (4, 6), (4, 6)),
-        "b1": MappedVariable("hidden/bias", "b1", (6,), (1, 6), (), True),
-        "w2": MappedVariable("output/kernel", "w2", (6, 2), (2, 6), (1, 0)),
-        "b2": MappedVariable("output/bias", "b2", (2,), (2,)),
-    },
+    by_modern(
+        [
+            MappedVariable("hidden/kernel", "w1", (4, 6), (4, 6)),
+            MappedVariable("hidden/bias", "b1", (6,), (1, 6), (), True),
+            MappedVariable("output/kernel", "w2", (6, 2), (2, 6), (1, 0)),
+            MappedVariable("output/bias", "b2", (2,), (2,)),
+        ]
+    ),
     {"adam": "optimizer_0"},
     {"train": "fit"},
     {"y_hat": "prediction"},

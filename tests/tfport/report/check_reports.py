@@ -6,17 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from tfport.checking.report import (
-    CheckReport,
-    DrawRow,
-    Finding,
-    Location,
-    MappedVariable,
-    Movement,
-    Neighbour,
-    PhasePair,
-)
+from tfport.checking.report import CheckReport, DrawRow, Finding, Location, Movement, Neighbour, PhasePair
 from tfport.equivalence.result import RUNGS, Divergence, LossCheck, PairResult, RungResult, Verdict, worst
+from tfport.layouts import MappedVariable
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=\"alert('2')\">{{ 7 * 7 }}&amp;]]>"
 LONG = "very/long/scope/" + "nested_block_of_the_network/" * 10 + "kernel"
