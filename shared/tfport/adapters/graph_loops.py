@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import script_ops, while_v2
 
-from tfport.adapters.tf1_reading import ABOUT_SHAPES, COPIES
+from tfport.adapters.graph_rewriting import COPIES
+from tfport.adapters.tf1_random_ops import RECORDED
+from tfport.adapters.tf1_reading import ABOUT_SHAPES
 
 WHILES = ("While", "StatelessWhile")
 ENTERS, EXITS = ("Enter", "RefEnter"), ("Exit", "RefExit")
@@ -68,8 +70,9 @@ def loops(ops: set[Any], following: After) -> list[Loop]:
         if op.type in ENTERS:
             frames.setdefault(op.get_attr("frame_name").decode(), []).append(op)
     found = []
+    reached = {name: _reached(enters, after, EXITS) for name, enters in frames.items()}
     for name, enters in frames.items():
-        inside = _reached(enters, after, EXITS) - set(enters)
+        inside = reached[name] - set(enters)
         exits = [op for op in inside if op.type in EXITS]
         body = inside - set(exits)
         branches = [op for op in body if op.type == "Switch" and op.inputs[1].op.type != "LoopCond"]
@@ -77,6 +80,7 @@ def loops(ops: set[Any], following: After) -> list[Loop]:
         closed = any(
             op.type in ENTERS or op.type.startswith(_CHANGING) or op.type.startswith("Ref") for op in [*body, *exits]
         )
+        closed |= any(enters[0] in others for other, others in reached.items() if other != name)
         references = any(tensor.dtype._is_ref_dtype for op in enters for tensor in op.inputs)
         if not closed and not references:
             found.append(Loop(name, enters, exits, body, guarded))
@@ -332,7 +336,7 @@ def tapped_while(op: Any, wanted: Callable[[Any], bool]) -> TappedWhile | None:
 def _tapped_while(op: Any, wanted: Callable[[Any], bool]) -> TappedWhile | None:
     body = while_v2._get_graph(op, "body", "_body_graph")
     condition = while_v2._get_graph(op, "cond", "_cond_graph")
-    kinds = [each.type for each in body.get_operations()]
+    kinds = [each.type for each in body.get_operations() if RECORDED not in each.node_def.attr]
     if any(each.startswith(_CHANGING) or each.startswith(("PyFunc", "EagerPyFunc", *_DRAWING)) for each in kinds):
         return None
     found = TappedWhile(op, body, [])
@@ -395,6 +399,7 @@ _DRAWING = ("Random", "Stateless", "Multinomial", "TruncatedNormal", "Parameteri
 def _live(body: Any, given: Sequence[bool]) -> set[Any]:
     """References to the tensors of a body that depend on inputs which vary, in some iteration."""
     live = {tensor.ref() for tensor, varies in zip(body.inputs, given, strict=True) if varies}
+    live |= {each.ref() for op in body.get_operations() if RECORDED in op.node_def.attr for each in op.outputs}
     while True:
         before = len(live)
         for op in body.get_operations():

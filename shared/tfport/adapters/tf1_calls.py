@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from tfport.adapters.tf1_finding import Finding, Phase, feedable
 from tfport.adapters.tf1_graph_draws import Draw, GraphDraws
 from tfport.adapters.tf1_graph_state import Values
+from tfport.adapters.tf1_inner_draws import InnerDraws
 from tfport.adapters.tf1_reading import Reading
 from tfport.checking.draws import DrawSource
 from tfport.checking.quoting import said
@@ -32,12 +33,13 @@ class Plan:
 class Calls:
     """Calls of session.run."""
 
-    def __init__(self, reading: Reading, session: Any, values: Values, found: Finding) -> None:
+    def __init__(self, reading: Reading, session: Any, values: Values, found: Finding, inner: InnerDraws) -> None:
         self._reading, self._session, self._values = reading, session, values
         self._inputs, self._outputs, self._mode = found.inputs, found.outputs, found.mode
         self._phases: Mapping[str, Phase] = {each.name: each for each in found.phases}
         self._plans: dict[Hashable, Plan] = {}
-        self._draws = GraphDraws(reading)
+        self._inner = inner
+        self._draws = GraphDraws(reading, inner)
 
     def plan(self, fetches: Sequence[Any], fed: frozenset[Any]) -> Plan:
         """What fetching these needs when `fed` is fed."""
@@ -107,6 +109,7 @@ class Calls:
                 f"the batch has no {plan.missing[0]!r}; it has {', '.join(batch) or 'nothing'}, and needs "
                 f"{', '.join(self._inputs)}. Feed it, or give its value with training= or inference=."
             )
+        self._inner.begin(source)
         if source is not None:
             source.begin(phase)
             feed |= self._draw_feeds(plan, phase, feed, source)
@@ -132,7 +135,8 @@ class Calls:
 
     def _draw_feeds(self, plan: Plan, phase: str, feed: dict[Any, Array], source: DrawSource) -> dict[Any, Array]:
         """Recorded arrays: a phase's calls draw all that its update draws, so that they see the same numbers."""
-        found = self.phase_draws(self._phases[phase]) if phase in self._phases else self._draws.among(plan.ops)
+        ops = self.phase_ops(self._phases[phase]) if phase in self._phases else plan.ops
+        found = self._draws.among(ops)
         if not found:
             return {}
         shapes = tuple((tensor.name, value.shape) for tensor, value in feed.items())
@@ -145,7 +149,7 @@ class Calls:
                 raise UserError(f"the batch has no {own.missing[0]!r}, which the shape of a random draw depends on.")
             return self._run(tensors, {each: fed[each] for each in self.used(fed, own, tensors)}, own, True)
 
-        return self._draws.feeds(found, source, evaluate, (shapes, sizes))
+        return self._draws.feeds(found, ops, source, evaluate, (shapes, sizes))
 
     def phase_ops(self, phase: Phase) -> set[Any]:
         """The ops of a phase's update and its loss."""

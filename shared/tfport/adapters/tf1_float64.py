@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import re
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,9 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import node_def_pb2, types_pb2
-from tensorflow.python.framework import graph_to_function_def, kernels, meta_graph, op_def_registry
+from tensorflow.python.framework import graph_to_function_def, kernels, op_def_registry
 
-from tfport.adapters.tf1_reading import COPIES
+from tfport.adapters.graph_rewriting import original, rewritten
 
 _FLOAT, _DOUBLE = types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE
 _WIDER = {
@@ -38,18 +37,6 @@ _LEFT = re.compile(
     r"|(S|Des)erialize\w+|\w*Reader\w*|AsString|StringFormat|ShardedFilename|MergeV2Checkpoints"
 )
 """Ops whose float32 is the dtype of something outside the graph, or of its bytes."""
-_COLLECTIONS = (
-    tf.GraphKeys.GLOBAL_VARIABLES,
-    tf.GraphKeys.LOCAL_VARIABLES,
-    tf.GraphKeys.TRAINABLE_VARIABLES,
-    tf.GraphKeys.MODEL_VARIABLES,
-    tf.GraphKeys.METRIC_VARIABLES,
-    tf.GraphKeys.MOVING_AVERAGE_VARIABLES,
-    tf.GraphKeys.TABLE_INITIALIZERS,
-    tf.GraphKeys.TRAIN_OP,
-    tf.GraphKeys.COND_CONTEXT,
-    tf.GraphKeys.WHILE_CONTEXT,
-)
 _APPLY = re.compile(r"(Resource)?(Sparse)?Apply\w+")
 _NOT_NUMBERS = ("grad", "delta", "indices", "beta1_power", "beta2_power")
 """What an optimizer's op takes beside variables and its own numbers."""
@@ -60,8 +47,6 @@ _HANDING_ON = ("Identity", "Enter", "Exit", "Merge", "Switch", "NextIteration", 
 _STORED = ("Const", "Placeholder", "PlaceholderWithDefault", "VariableV2", "Variable", "ReadVariableOp", "VarHandleOp")
 _CAST = re.compile(r"/\w+_to_float(32|64)$")
 """What the name of a cast adds to that of the op whose output it takes."""
-_ORIGINALS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-"""Rewritten graph -> the graph that it was made of."""
 _WRITTEN = 7
 """A number with so many digits at most was written by a person; with more it is the result of something."""
 
@@ -79,30 +64,25 @@ def in_float64(graph: Any) -> Any:
     Raises:
       Exception: TensorFlow cannot export the graph, or cannot import what was made of it.
     """
-    kept = [key for key in _COLLECTIONS if graph.get_collection_ref(key)]
-    with graph.as_default():
-        meta, _ = meta_graph.export_scoped_meta_graph(graph=graph, collection_list=kept)
-    definition = meta.graph_def
-    rewriting = _Rewriting(definition)
-    nodes = rewriting.nodes([node for node in definition.node if not node.name.startswith(COPIES)], {})
-    nodes += _rounded_numbers(nodes)
-    del definition.node[:]
-    definition.node.extend(nodes)
-    definition.library.function.extend(rewriting.added)
-    fresh = tf.Graph()
-    with fresh.as_default():
-        meta_graph.import_scoped_meta_graph(meta)
-    _ORIGINALS[fresh] = graph
-    return fresh
+
+    def widen(definition: Any) -> None:
+        rewriting = _Rewriting(definition)
+        nodes = rewriting.nodes(list(definition.node), {})
+        nodes += _rounded_numbers(nodes)
+        del definition.node[:]
+        definition.node.extend(nodes)
+        definition.library.function.extend(rewriting.added)
+
+    return rewritten(graph, widen)
 
 
 def written(op: Any) -> Any:
     """The op of the user's own graph that an op of a rewritten one stands for; itself in any other graph."""
-    original = _ORIGINALS.get(op.graph)
-    if original is None:
+    graph = original(op.graph)
+    if graph is None:
         return op
     try:
-        return original.get_operation_by_name(_CAST.sub("", op.name))
+        return graph.get_operation_by_name(_CAST.sub("", op.name))
     except KeyError:
         return op
 

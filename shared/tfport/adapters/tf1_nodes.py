@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tfport.adapters import graph_loops, op_facts
+from tfport.adapters.graph_rewriting import COPIES
 from tfport.adapters.tf1_float64 import written
-from tfport.adapters.tf1_graph_draws import draws
-from tfport.adapters.tf1_reading import ABOUT_SHAPES, COPIES, PASSING, VARIABLE_TYPES, Reading, element_name
+from tfport.adapters.tf1_random_ops import draws, gives_numbers
+from tfport.adapters.tf1_reading import ABOUT_SHAPES, PASSING, VARIABLE_TYPES, Reading, element_name
 from tfport.program import Node
 
 _SKIPPED = (
@@ -89,7 +90,7 @@ class NodeReading:
         ops = reading.ancestors(ends, self._names)
         fed = {tensor.op for tensor in self._names}
         moving = reading.descendants(
-            (op for op in {*ops, *fed} if op in fed or op.type in _SOURCES or draws(op.type)),
+            (op for op in {*ops, *fed} if op in fed or op.type in _SOURCES or gives_numbers(op)),
             lambda op: op not in fed and ((op not in ops and op.type not in _SOURCES) or op.type in ABOUT_SHAPES),
         )
         read = {tensor for op in ops for tensor in op.inputs}

@@ -20,9 +20,10 @@ from tfport.adapters.rewriting import unrewritten_config
 from tfport.adapters.tf1_apply_ops import Optimizer, Update, group, updates_among
 from tfport.adapters.tf1_calls import Calls
 from tfport.adapters.tf1_finding import Finding, Given, Phase
-from tfport.adapters.tf1_graph_draws import draws
 from tfport.adapters.tf1_graph_state import Arrays, Counts, GraphState, Values, state_slots
+from tfport.adapters.tf1_inner_draws import InnerDraws, fed_inside, holds_inner_draws
 from tfport.adapters.tf1_nodes import NodeReading
+from tfport.adapters.tf1_random_ops import draws
 from tfport.adapters.tf1_reading import Reading
 from tfport.checking.draws import DrawSource
 from tfport.errors import UserError, unknown
@@ -46,6 +47,8 @@ class GraphProgram(Program):
         owns_session: bool = True,
         start: Callable[[GraphProgram], None] | None = None,
         called: dict[str, str] | None = None,
+        inner: InnerDraws | None = None,
+        plain: Any = None,
     ) -> None:
         """Reads the graph and starts the Session.
 
@@ -57,8 +60,10 @@ class GraphProgram(Program):
           owns_session: whether `close` closes the Session.
           start: gives the variables their first values; None where they have them.
           called: input name -> tensor name, for inputs that go by another name than their placeholder's.
+          inner: the draws of the graph that `fed_inside` made to be fed.
+          plain: the graph that it made this one of; None where it is this one.
         """
-        self.graph, self.session = graph, session
+        self.graph, self.session, self._plain = graph, session, plain or graph
         self._given, self._called = given, called or {}
         self._again, self._owns_session = again, owns_session
         self.draws = DrawSource()
@@ -70,7 +75,7 @@ class GraphProgram(Program):
         self._inputs, self._outputs, self._mode = found.inputs, found.outputs, found.mode
         self.values = Values(self.reading, session)
         self._fixed: dict[str, float] = {}
-        self.calls = Calls(self.reading, session, self.values, found)
+        self.calls = Calls(self.reading, session, self.values, found, inner or InnerDraws())
         self._nodes = NodeReading(self.reading, self._inputs)
         self._optimizers = group(self.reading, {each.name: each.updates for each in found.phases})
         if start is not None:
@@ -277,22 +282,36 @@ class GraphProgram(Program):
         """
         if not tf1_float64.is_float32(self.graph):
             return self
-        graph = tf1_float64.in_float64(self.graph)
+        return self._on(tf1_float64.in_float64(self._plain))
 
-        def start(wide: GraphProgram) -> None:
-            wide.values.copy(self.values)
-            wide.session.run(graph.get_collection(tf.GraphKeys.TABLE_INITIALIZERS))
+    def fed_inside(self) -> GraphProgram:
+        """The same program with what is drawn inside loops, branches and functions fed; itself where that is nothing.
+
+        Raises:
+          Exception: TensorFlow cannot export the graph, or cannot import what was made of it.
+        """
+        return self._on(self._plain) if holds_inner_draws(self.reading) else self
+
+    def _on(self, plain: Any) -> GraphProgram:
+        """The same program on another version of its graph, with the same values, and with its inner draws fed."""
+        graph, inner = fed_inside(plain)
+
+        def start(fresh: GraphProgram) -> None:
+            fresh.values.copy(self.values)
+            fresh.session.run(graph.get_collection(tf.GraphKeys.TABLE_INITIALIZERS))
 
         given = Given(**{each.name: self._found_in(graph, getattr(self._given, each.name)) for each in fields(Given)})
         session = tf.Session(graph=graph, config=unrewritten_config())
         try:
-            wide = GraphProgram(graph, session, given, again=self._again, start=start, called=self._called)
-            wide.values.copy(self.values)  # once more: what `initial` runs may draw
+            fresh = GraphProgram(
+                graph, session, given, again=self._again, start=start, called=self._called, inner=inner, plain=plain
+            )
+            fresh.values.copy(self.values)  # once more: what `initial` runs may draw
         except BaseException:
             session.close()
             raise
-        wide._counts.own.update(self._counts.own)
-        return wide
+        fresh._counts.own.update(self._counts.own)
+        return fresh
 
     def _found_in(self, graph: Any, thing: Any) -> Any:
         """What the user named, as it is in the rewritten graph."""

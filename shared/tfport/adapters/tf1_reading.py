@@ -14,20 +14,20 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+from tfport.adapters.graph_rewriting import in_original_order
 from tfport.errors import UserError
 
 VARIABLE_TYPES = ("VariableV2", "Variable", "VarHandleOp", "AutoReloadVariable")
 PASSING = ("Identity", "ReadVariableOp", "Enter", "RefEnter", "RefIdentity", "StopGradient", "Switch", "RefSwitch")
 """Ops whose output is what they were given, as far as anyone who looks for a variable is concerned."""
 ABOUT_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "VariableShape", "BroadcastGradientArgs")
-COPIES = "tfport_loop"
-"""Beginning of the names of the ops that tfport itself adds to a graph: copies of loops (`graph_loops`)."""
 _READS_REFS = ("IsVariableInitialized", "CountUpTo", *PASSING)
 _RESOURCE_CHANGES = re.compile(r"Assign\w*VariableOp|Resource(Sparse)?Apply\w+|ResourceScatter\w+|Resource\w+Assign")
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall", "If", "While", "Case")
 _GRADIENT_SEED = re.compile(r"^(.*?)/?grad_ys_\d+$")
 _CARRYING = (*PASSING, "Exit", "NextIteration", "Merge", "AddN")
 """Ops that give on a TensorArray's flow."""
+_ENTERS, _EXITS = ("Enter", "RefEnter"), ("Exit", "RefExit")
 _SUMS = ("AddN", "Add", "AddV2", "Identity")
 
 
@@ -50,7 +50,7 @@ class Reading:
 
     def __init__(self, graph: Any) -> None:
         self.graph = graph
-        self.ops: list[Any] = list(graph.get_operations())
+        self.ops: list[Any] = in_original_order(graph)
         self.order = {op: index for index, op in enumerate(self.ops)}
         self._after: dict[Any, list[Any]] = {op: [] for op in self.ops}
         for op in self.ops:
@@ -144,11 +144,26 @@ class Reading:
         return sorted(ops, key=self.order.__getitem__)
 
     @cached_property
+    def frames(self) -> dict[Any, tuple[str, ...]]:
+        """The ops inside while loops of TF1's -> the frames that their outputs are in, the outermost first."""
+        found: dict[Any, tuple[str, ...]] = {}
+        pending = [op for op in self.ops if op.type in _ENTERS]
+        while pending:
+            op = pending.pop()
+            inside = max((found.get(each, ()) for each in self.before(op)), key=len, default=())
+            if op.type in _ENTERS:
+                inside = (*inside, op.get_attr("frame_name").decode())
+            elif op.type in _EXITS:
+                inside = inside[:-1]
+            if len(inside) > len(found.get(op, ())):
+                found[op] = inside
+                pending += self._after[op]
+        return found
+
+    @cached_property
     def looped(self) -> set[Any]:
         """Ops inside a while loop of TF1's: they run any number of times, so they can be neither fed nor fetched."""
-        return self.descendants(
-            (op for op in self.ops if op.type in ("Enter", "RefEnter")), lambda op: op.type in ("Exit", "RefExit")
-        )
+        return set(self.frames)
 
     @cached_property
     def guarded(self) -> set[Any]:

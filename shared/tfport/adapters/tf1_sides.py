@@ -12,6 +12,7 @@ from tfport.adapters import graph_files
 from tfport.adapters.rewriting import unrewritten_config
 from tfport.adapters.tf1_finding import Given
 from tfport.adapters.tf1_program import GraphProgram
+from tfport.checking.quoting import said
 from tfport.errors import UserError
 
 __all__ = ["GraphProgram", "from_meta", "from_saved_model", "tf1_graph"]
@@ -169,14 +170,23 @@ def _from_file(file: graph_files.GraphFile, given: Given, precision: str | None)
 
 
 def _in(precision: str | None, program: GraphProgram) -> GraphProgram:
-    """The program in the precision that was asked for."""
+    """The program with its inner draws fed, where TensorFlow can do that, and in the precision that was asked for."""
+    try:
+        program = _instead(program, program.fed_inside)
+    except Exception as error:  # then they are listed as not controlled
+        program.note(f"what is drawn inside loops and functions could not be fed: {said(error)}")
     if precision != "float64":
         return program
     try:
-        wide = program.in_float64()
+        return _instead(program, program.in_float64)
     except BaseException:
         program.close()
         raise
-    if wide is not program:
+
+
+def _instead(program: GraphProgram, make: Callable[[], GraphProgram]) -> GraphProgram:
+    """What is made of a program, which is closed unless it is that."""
+    fresh = make()
+    if fresh is not program:
         program.close()
-    return wide
+    return fresh

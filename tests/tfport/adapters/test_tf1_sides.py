@@ -671,25 +671,20 @@ def test_dropout_in_a_branch_of_a_cond_is_controlled() -> None:
         tf.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(y))
 
     was_v2 = tf.control_flow_v2_enabled()
-    tf.disable_control_flow_v2()
-    try:
-        program = tf1_graph(build)
-    finally:
-        (tf.enable_control_flow_v2 if was_v2 else tf.disable_control_flow_v2)()
-    batch = {"x": BATCH["x"]}
-    (info,) = program.random_draws()
-    assert info.controlled, info.reason
-    np.testing.assert_array_equal(program.forward(batch, True)["output"], program.forward(batch, True)["output"])
-    assert (program.forward(batch, True)["output"] == 0).any()
-    assert not (program.forward(batch, False)["output"] == 0).any()
-
-    tf.enable_control_flow_v2()
-    try:
-        program = tf1_graph(build)
-    finally:
-        (tf.enable_control_flow_v2 if was_v2 else tf.disable_control_flow_v2)()
-    (info,) = program.random_draws()
-    assert not info.controlled and "inside the function" in info.reason
+    for choose in (tf.disable_control_flow_v2, tf.enable_control_flow_v2):
+        choose()
+        try:
+            program = tf1_graph(build)
+        finally:
+            (tf.enable_control_flow_v2 if was_v2 else tf.disable_control_flow_v2)()
+        batch = {"x": BATCH["x"]}
+        (info,) = program.random_draws()
+        assert info.controlled, info.reason
+        np.testing.assert_array_equal(program.forward(batch, True)["output"], program.forward(batch, True)["output"])
+        assert (program.forward(batch, True)["output"] == 0).any()
+        assert not (program.forward(batch, False)["output"] == 0).any()
+        wide = program.in_float64()
+        np.testing.assert_allclose(wide.forward(batch, True)["output"], program.forward(batch, True)["output"], 1e-6)
 
 
 @pytest.mark.parametrize("sampled_softmax", [True, False])
