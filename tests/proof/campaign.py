@@ -25,7 +25,7 @@ import random_ports
 from proof.stages import FOLDER, Result, digest, figure, stage, table
 from random_ports import HORIZON, RandomPort
 from statements import Witness
-from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
+from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS, plain
 from tfport.files import write_atomically
 from tfport.remote import child_environment
 
@@ -310,7 +310,7 @@ def mend(path: Path) -> None:
 def append(path: Path, row: Result) -> None:
     """Adds one line, in one write: several processes add to a file."""
     with path.open("ab", buffering=0) as file:
-        file.write(json.dumps(row).encode() + b"\n")
+        file.write(json.dumps(plain(row)).encode() + b"\n")
 
 
 def result() -> Result:
