@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tfport.checking import explained, factories, horizon, ignored, location, losses, resume
+from tfport.checking import explained, factories, horizon, location, losses, records, resume
 from tfport.checking.against import Opponent
 from tfport.checking.ahead import Ahead
 from tfport.checking.bounds import Sample
 from tfport.checking.coverage import coverage
-from tfport.checking.envelope import spanned
 from tfport.checking.factories import NoSuchPrecision
+from tfport.checking.legacy import Legacy, Live, Recorded, idle
 from tfport.checking.measure import CONSTANT, Meter
 from tfport.checking.observe import Still, Trajectory, observe, run
 from tfport.checking.pairing import Pairing
 from tfport.checking.quoting import said
-from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_of, draw_rows, finite, recorded
+from tfport.checking.record import REPEAT_STEPS, WARM_STEPS, Record, contracts_of, draw_rows, finite
 from tfport.checking.report import CheckReport, Finding, Location
 from tfport.checking.session import DEFAULT_STEPS, Order, Session
 from tfport.checking.store import Store
@@ -40,9 +40,9 @@ def check(
     modern: Any = None,
     batches: Any = None,
     *,
-    steps: int = DEFAULT_STEPS,
+    steps: int | None = None,
     precision: str = "float32",
-    seed: int = 0,
+    seed: int | None = None,
     mapping: str | Path | None = None,
     write_mapping: str | Path | None = None,
     sample: str | Sample | None = None,
@@ -52,18 +52,19 @@ def check(
     isolated: bool | None = None,
     progress: bool = False,
     command: str = "",
+    record: str | Path | None = None,
 ) -> CheckReport:
     """Holds a port against its original, or one program against its own contracts.
 
     Args:
-      legacy: the original: a factory, `module:factory`, a `.meta` file, a SavedModel's folder, or a Program; None to
-        check the modern side alone.
+      legacy: the original: a factory, `module:factory`, a `.meta` file, a SavedModel's folder, a record's folder, or a
+        Program; None to check the modern side alone.
       modern: the port, given alike.
       batches: a batch (a mapping of input names to arrays), a sequence of them, a function of the step, or
         `module:function`; None makes standard normal ones up where every input is floating.
-      steps: how long the trajectories are.
+      steps: how long the trajectories are; by default 20, or what a record holds.
       precision: "float32" or "float64": of what is shown; rounding is shown by the other one too.
-      seed: of draws, of made-up batches and of what the factories' own initialisers draw.
+      seed: of draws, of made-up batches and of what the factories' own initialisers draw; by default 0, or a record's.
       mapping: a file that settles pairs of variables.
       write_mapping: where to write the mapping that was found.
       sample: bounds such as "steps:5,tensors:20".
@@ -74,6 +75,7 @@ def check(
       isolated: whether each side lives in a process of its own; by default those that are given as text.
       progress: whether to show a bar on standard error.
       command: what repeats the check, for the report.
+      record: a folder to record the legacy side in; the port is then held against the record.
 
     Returns:
       The report; `report.equal` is the answer.
@@ -81,28 +83,55 @@ def check(
     Raises:
       UserError: something given cannot be used; the message names it and the remedy.
     """
-    if isinstance(sample, str):
-        sample = Sample.parse(sample)
+    if modern is None:
+        raise UserError("there is nothing to check: give --modern, and --legacy to hold it against.")
+    if record is not None:
+        recorded_in(
+            record,
+            legacy,
+            batches,
+            steps=steps,
+            seed=seed,
+            sample=sample,
+            ignore=ignore,
+            names=names,
+            isolated=isolated,
+            progress=progress,
+        )
+        legacy, names, batches = Path(record), None, None
+    original, notes = None, []
+    if records.is_record(legacy):
+        if names:
+            raise UserError(
+                f"--{next(iter(names))} names a part of a TF1 graph, and {legacy} is a record: leave it out."
+            )
+        original = records.read(Path(legacy))
+        notes.append(records.note(Path(legacy), original))
+        steps, seed = records.numbers(Path(legacy), original, steps, seed)
     order = Order(
         legacy,
         modern,
         batches,
-        steps,
+        DEFAULT_STEPS if steps is None else steps,
         precision,
-        seed,
+        seed or 0,
         Path(mapping) if mapping else None,
         Path(write_mapping) if write_mapping else None,
-        sample or Sample(),
+        _bounds(sample),
         tuple(rungs),
-        tuple(ignore.split(",")) if isinstance(ignore, str) else tuple(ignore),
+        _patterns(ignore),
         names or {},
         isolated,
         progress,
         command,
     ).check()
-    with Store() as store, Session(order, store) as session:
+    roles = ("legacy", "modern") if original is None else ("modern",)
+    with Store() as store, Session(order, store, roles) as session:
+        session.notes += notes
         try:
-            return alone(session) if order.legacy is None else _Check(session).run()
+            if order.legacy is None:
+                return alone(session)
+            return _Check(session, Live(session) if original is None else Recorded(session, original)).run()
         except NoSuchPrecision as reason:
             if order.legacy is not None:
                 raise UserError(f"a check begins in float32, and {reason}. Let both factories take dtype.") from None
@@ -111,11 +140,72 @@ def check(
             ) from None
 
 
+def recorded_in(
+    folder: str | Path,
+    legacy: Any,
+    batches: Any = None,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    sample: str | Sample | None = None,
+    ignore: str | Sequence[str] = (),
+    names: Mapping[str, Any] | None = None,
+    isolated: bool | None = None,
+    progress: bool = False,
+) -> None:
+    """Records a legacy side, so that ports can be held against it without it: `check(folder, port)`.
+
+    Args:
+      folder: where the record goes; an older record there is replaced.
+      legacy: as for `check`.
+      batches: as for `check`; they are recorded.
+      steps: how many are recorded; 20 by default.
+      seed: as for `check`.
+      sample: as for `check`.
+      ignore: as for `check`.
+      names: as for `check`.
+      isolated: as for `check`.
+      progress: as for `check`.
+
+    Raises:
+      UserError: something given cannot be used.
+      RunError: the disk refused.
+    """
+    if legacy is None or records.is_record(legacy):
+        what = f"{legacy} is a record already" if legacy is not None else "there is nothing to record"
+        raise UserError(f"--record={folder}: {what}; name the original with --legacy.")
+    order = Order(
+        legacy,
+        None,
+        batches,
+        steps=DEFAULT_STEPS if steps is None else steps,
+        seed=seed or 0,
+        sample=_bounds(sample),
+        ignore=_patterns(ignore),
+        names=names or {},
+        isolated=isolated,
+        progress=progress,
+    ).check()
+    try:
+        records.make(Path(folder), order)
+    except NoSuchPrecision as reason:
+        raise UserError(f"a record begins in float32, and {reason}. Let the factory take dtype.") from None
+
+
+def _patterns(ignore: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(ignore.split(",")) if isinstance(ignore, str) else tuple(ignore)
+
+
+def _bounds(sample: str | Sample | None) -> Sample:
+    return Sample.parse(sample) if isinstance(sample, str) else sample or Sample()
+
+
 class _Check:
     """Both sides of one check."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, legacy: Legacy) -> None:
         self.session = session
+        self.legacy = legacy
         self.opponent = Opponent(session)
         self.wide: Ahead[Record] | None = None
         """The legacy side in float64, where that was begun before it was asked for."""
@@ -132,7 +222,7 @@ class _Check:
         session, order = self.session, self.session.order
         session.build_ahead("modern", "float32")
         session.import_ahead()
-        single = recorded(session, "float32")
+        single = self.legacy.single()
         self._begin_float64(single)
         first, stills = self.opponent.held_against(single)
         asked, double, rounding_by, enveloped, no_float64 = first, None, "", False, ""
@@ -164,7 +254,7 @@ class _Check:
             pair = self._second_opinion(pair, asked, first, single, small)
             rounding_by = "envelope" if pair.verdict.equal else rounding_by
         pair = self._explained(pair, asked, first, double, both)
-        why = resume.explained(session, single, pair, first)
+        why = resume.explained(session, single, pair, first, self.legacy.own_resume)
         if why:
             told = [
                 dataclasses.replace(rung, findings=(*rung.findings, why)) if rung.rung == "resume" else rung
@@ -178,26 +268,24 @@ class _Check:
         place = None if pair.verdict.equal else self._located(pair, looked, bool(small), why)
         beyond, parted = self.opponent.horizon, None
         if pair.verdict.equal and "forced_trajectory" in wanted and beyond is not None and beyond.parts:
-            parting = horizon.settled(session, single, beyond, self.pairing.names, first.unstable)
+            parting = horizon.settled(session, single, beyond, self.pairing.names, first.unstable, self.legacy.horizons)
             if parting is not None:
-                pair, place, parted = _parted(pair, asked, parting), parting.location, parting.divergence.step
+                pair, place, parted = _parted(pair, asked, parting), parting.location, parting.agreed + 1
         self._propose()
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, no_float64, place, parted)
 
     def _propose(self) -> None:
         """Notes which of the variables without a partner take no part."""
-        lacking = {"legacy": self.pairing.unmatched_legacy, "modern": self.pairing.unmatched_modern}
-        for role, names in lacking.items():
-            if not names:
-                continue
-            with self.session.opened(role, "float32") as program:
-                side = self.session.side(program, role)
-                found = ignored.proposals(side.program, names, self.session.first_batches(side.program, role))
-            if found:
+        found = {
+            "legacy": self.legacy.idle(self.pairing.unmatched_legacy),
+            "modern": idle(self.session, "modern", self.pairing.unmatched_modern),
+        }
+        for role, names in found.items():
+            if names:
                 self.session.notes.append(
-                    f"nothing else on the {role} side reads {', '.join(found)}: --ignore={','.join(found)} leaves "
-                    f"{'it' if len(found) == 1 else 'them'} out"
+                    f"nothing else on the {role} side reads {', '.join(names)}: --ignore={','.join(names)} leaves "
+                    f"{'it' if len(names) == 1 else 'them'} out"
                 )
 
     def _begin_float64(self, single: Record) -> None:
@@ -206,13 +294,16 @@ class _Check:
         A large model's waits its turn, so that one side at a time is in memory.
         """
         size = sum(array.nbytes for array in single.initial.values())
-        if self.session.apart and size <= SMALL:
-            self.wide = self.session.begin(lambda: recorded(self.session, "float64", single))
+        if size > SMALL:
+            return
+        if self.session.apart:
+            self.wide = self.session.begin(lambda: self.legacy.wide(single))
+        if self.session.apart or isinstance(self.legacy, Recorded):
             self.session.build_ahead("modern", "float64")
 
     def _in_float64(self, single: Record, first: Meter) -> tuple[Record, Meter, list[Still]]:
         """Both sides once more, in float64, from the float32 record's states."""
-        wide = self.wide.result() if self.wide else recorded(self.session, "float64", single)
+        wide = self.wide.result() if self.wide else self.legacy.wide(single)
         _wholly_double(wide.stills, "legacy")
         allowed = tolerances(first.pair)
         double, stills = self.opponent.held_against(wide, allowed, least=first.scales)
@@ -221,7 +312,7 @@ class _Check:
 
     def _enveloped(self, single: Record, first: Meter) -> Meter:
         """The float32 pass once more, now that it is known how far rounding takes the legacy side."""
-        span = spanned(self.session, single, first, self.pairing.shared_phases, self.pairing.outputs)
+        span = self.legacy.spanned(single, first, self.pairing.shared_phases, self.pairing.outputs)
         second = self.opponent.held_against(single, envelope=span)[0]
         for fault in first.pair.rung("resume").faults:  # what a side keeps for itself it may have kept from that pass
             second.pair.rung("resume").fault(fault)
@@ -288,7 +379,7 @@ class _Check:
         draws = (*single.draws, *opponent.draws)
         beyond = opponent.horizon if "forced_trajectory" in order.rungs else None
         return CheckReport(
-            legacy=factories.named(order.legacy),
+            legacy=self.legacy.name,
             modern=factories.named(order.modern),
             legacy_kind=single.kind,
             modern_kind=opponent.kind,
@@ -427,16 +518,14 @@ class _Check:
 
     def _looked_again(self, record: Record, step: int) -> tuple[Record, list[Still]]:
         """Both sides once more at the state before a step of the trajectory, with all intermediates."""
-        states = record.trajectory.states
-        if step not in states:
+        legacy = self.legacy.look(record, step)
+        if legacy is None:
             return record, []
-        found = []
-        for role in ("legacy", "modern"):
-            with self.session.opened(role, record.precision) as program:
-                side = self.session.side(program, role, self.pairing.names if role == "modern" else None)
-                batches = self.session.batches(program)
-                found.append(observe(side, self.session.store, states[step], batches[step], step))
-        return dataclasses.replace(record, stills=[found[0]]), [found[1]]
+        with self.session.opened("modern", record.precision) as program:
+            side = self.session.side(program, "modern", self.pairing.names)
+            batch = self.session.batches(program)[step]
+            modern = observe(side, self.session.store, record.trajectory.states[step], batch, step)
+        return dataclasses.replace(record, stills=[legacy]), [modern]
 
 
 def _parted(pair: PairResult, asked: Meter, parting: horizon.Parting) -> PairResult:

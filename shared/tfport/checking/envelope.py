@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tfport.checking.batches import BatchSource
 from tfport.checking.bounds import resume_step
 from tfport.checking.measure import Envelope, Meter
 from tfport.checking.observe import Still, disturbed, observe, outputs_of
@@ -23,6 +25,23 @@ LOOKS = 8
 """Disturbed looks at each state that gradients are compared at."""
 SYMMETRIC = 2.0**-16
 """The order of a batch does not matter where outputs and losses agree so well, relatively, in another order."""
+
+
+Amplitudes = Callable[[int], Mapping[str, float]]
+"""Step -> how far each tensor of a free run is moved after it."""
+LEVELS = (0.125, 1.0)
+"""Shares of what rounding may do in a step by which a record's free runs are disturbed."""
+Span = tuple[str, str, int, float, float]
+"""Rung, tensor, step, how far it went, and its own magnitude."""
+
+
+@dataclass
+class Spans:
+    """What disturbed runs of the legacy side showed, whatever it is compared with."""
+
+    each: list[Span]
+    free: list[list[Span]]
+    """The free runs, one list for each of LEVELS."""
 
 
 def spanned(
@@ -47,9 +66,7 @@ def spanned(
     found = Envelope(scales=first.scales)
     _complement(found, record, phases)
     order = session.order
-    runs = [("free_trajectory", 0)]
-    if "resume" in order.measured:
-        runs.append(("resume", resume_step(order.steps)))
+    runs = _free_runs(session)
     work = DISTURBANCES * (len(record.forced) + sum(order.steps - begin for _, begin in runs))
     with (
         session.timed("envelope"),
@@ -58,44 +75,161 @@ def spanned(
     ):
         side = session.side(program, "legacy")
         batches = session.batches(program)
-        mixed = all(_symmetric(side, still, batches[still.step]) for still in record.stills)
-        for number in range(1, LOOKS + 1):
-            outer = number <= DISTURBANCES
-            for still in record.stills:
-                batch = dict(disturbed(batches[still.step], number))
-                if mixed and not outer:
-                    batch = _reordered(batch, number)
-                state = disturbed(still.state, number)
-                mine = observe(side, session.store, state, batch, still.step, nodes=outer)
-                if outer:
-                    _widen_outputs(found, still, mine, outputs)
-                _widen_stills(found, still, mine, phases)
-        for number in range(1, DISTURBANCES + 1):
-            states, reports = record.trajectory.states, record.trajectory.reports
-            for step in record.forced:
-                side.at(step)
-                side.load(disturbed(states[step], number))
-                batch = dict(disturbed(batches[step], number))
-                mine_reports = side.step(_reordered(batch, number) if mixed else batch)
-                _widen(found, "forced_trajectory", step, reports[step], mine_reports)
-                _widen(found, "forced_trajectory", step, states[step + 1], side.state().arrays)
-                tick()
-            for rung, begin in runs:
-                side.load(disturbed(states[begin], number))
-                for step in range(begin, order.steps):
-                    side.at(step)
-                    reordered = _reordered(batches[step], number) if mixed else batches[step]
-                    _widen(found, rung, step, reports[step], side.step(reordered))
-                    present = side.state().arrays
-                    if step + 1 in states:
-                        _widen(found, rung, step, states[step + 1], present)
-                    # From here on as far as one step of the modern side was seen to go, and may go, by rounding.
-                    side.load(disturbed(present, number * order.steps + step, _steps_apart(found, first, step)))
-                    tick()
-    for forced, name, step in [key for key in found.spans if key[0] == "forced_trajectory"]:
-        for rung, _ in runs:  # its last step is one of those
-            found.extra[rung, name, step] = found.allows((forced, name, step))
+        mixed = _looked_at(found, session, side, record, batches, phases, {one for one, _ in outputs})
+        _forced(found, side, record, batches, mixed, tick)
+        _free(found, side, record, batches, mixed, runs, lambda step: _steps_apart(found, first, step), tick)
+    _last_steps(found, runs)
     return found
+
+
+def recorded_spans(session: Session, record: Record) -> Spans:
+    """What a record keeps, so that `spanned_again` can tell later what `spanned` would have told."""
+    found = Envelope()
+    _complement(found, record, record.phases)
+    runs = _free_runs(session)
+    with session.timed("envelope"), session.opened("legacy", "float32") as program:
+        side = session.side(program, "legacy")
+        batches = session.batches(program)
+        mixed = _looked_at(found, session, side, record, batches, record.phases, None)
+        _forced(found, side, record, batches, mixed, lambda: None)
+        free = []
+        for level in LEVELS:
+            span = Envelope()
+            _free(span, side, record, batches, mixed, runs, _share_of(found, level), lambda: None)
+            free.append(_told(span))
+    return Spans(_told(found), free)
+
+
+def spanned_again(session: Session, record: Record, spans: Spans, first: Meter, phases: Sequence[str]) -> Envelope:
+    """What `spanned` tells, by the disturbed runs that a record holds.
+
+    Its free runs were disturbed by a share of what rounding may do in a step: the smallest that is no less than what
+    the modern side's own steps were apart.
+    """
+    found = Envelope(scales=first.scales)
+    _complement(found, record, phases)
+    _take(found, spans.each)
+    shares = [
+        min(relative / found.allows(key), 1.0)
+        for key, relative in first.largest.items()
+        if key[0] == "forced_trajectory"
+    ]
+    level = next(number for number, level in enumerate(LEVELS) if level >= max(shares, default=0.0))
+    _take(found, spans.free[level])
+    _last_steps(found, _free_runs(session))
+    return found
+
+
+def _free_runs(session: Session) -> list[tuple[str, int]]:
+    """The rungs of free runs, and the step at which each begins."""
+    runs = [("free_trajectory", 0)]
+    if "resume" in session.order.measured:
+        runs.append(("resume", resume_step(session.order.steps)))
+    return runs
+
+
+def _last_steps(envelope: Envelope, runs: Sequence[tuple[str, int]]) -> None:
+    """The last step of a free run is one as forced ones are."""
+    for forced, name, step in [key for key in envelope.measured if key[0] == "forced_trajectory"]:
+        for rung, _ in runs:
+            envelope.extra[rung, name, step] = envelope.allows((forced, name, step))
+
+
+def _told(envelope: Envelope) -> list[Span]:
+    return [(*key, envelope.apart[key[:2]][key[2]], size) for key, size in envelope.measured.items()]
+
+
+def _take(envelope: Envelope, spans: Sequence[Span]) -> None:
+    for rung, name, step, apart, size in spans:
+        envelope.take((rung, name, step), apart, size)
+
+
+def _share_of(allowed: Envelope, level: float) -> Amplitudes:
+    """A share of what rounding may do in one forced step, on the tensor's own scale."""
+    found: dict[int, dict[str, float]] = {}
+    for (rung, name, step), size in allowed.measured.items():
+        if rung == "forced_trajectory":
+            found.setdefault(step, {})[name] = level * allowed.allows((rung, name, step)) * size
+    return lambda step: found.get(step, {})
+
+
+def _looked_at(
+    found: Envelope,
+    session: Session,
+    side: Side,
+    record: Record,
+    batches: BatchSource,
+    phases: Sequence[str],
+    wanted: set[str] | None,
+) -> bool:
+    """Disturbed looks at both states; returns whether the order of a batch's examples makes no difference.
+
+    Args:
+      found: the envelope, which is widened.
+      session: the check.
+      side: the legacy side.
+      record: of it.
+      batches: of the check.
+      phases: those that are compared.
+      wanted: the intermediates that are compared as outputs; None for all.
+    """
+    mixed = all(_symmetric(side, still, batches[still.step]) for still in record.stills)
+    for number in range(1, LOOKS + 1):
+        outer = number <= DISTURBANCES
+        for still in record.stills:
+            batch = dict(disturbed(batches[still.step], number))
+            if mixed and not outer:
+                batch = _reordered(batch, number)
+            state = disturbed(still.state, number)
+            mine = observe(side, session.store, state, batch, still.step, nodes=outer)
+            if outer:
+                _widen_outputs(found, still, mine, wanted)
+            _widen_stills(found, still, mine, phases)
+    return mixed
+
+
+def _forced(
+    found: Envelope, side: Side, record: Record, batches: BatchSource, mixed: bool, tick: Callable[[], None]
+) -> None:
+    """One disturbed step from each state of the trajectory."""
+    states, reports = record.trajectory.states, record.trajectory.reports
+    for number in range(1, DISTURBANCES + 1):
+        for step in record.forced:
+            side.at(step)
+            side.load(disturbed(states[step], number))
+            batch = dict(disturbed(batches[step], number))
+            mine_reports = side.step(_reordered(batch, number) if mixed else batch)
+            _widen(found, "forced_trajectory", step, reports[step], mine_reports)
+            _widen(found, "forced_trajectory", step, states[step + 1], side.state().arrays)
+            tick()
+
+
+def _free(
+    found: Envelope,
+    side: Side,
+    record: Record,
+    batches: BatchSource,
+    mixed: bool,
+    runs: Sequence[tuple[str, int]],
+    amplitudes: Amplitudes,
+    tick: Callable[[], None],
+) -> None:
+    """Whole trajectories, disturbed after every step."""
+    states, reports = record.trajectory.states, record.trajectory.reports
+    steps = len(reports)
+    for number in range(1, DISTURBANCES + 1):
+        for rung, begin in runs:
+            side.load(disturbed(states[begin], number))
+            for step in range(begin, steps):
+                side.at(step)
+                reordered = _reordered(batches[step], number) if mixed else batches[step]
+                _widen(found, rung, step, reports[step], side.step(reordered))
+                present = side.state().arrays
+                if step + 1 in states:
+                    _widen(found, rung, step, states[step + 1], present)
+                # From here on as far as one step of the modern side was seen to go, and may go, by rounding.
+                side.load(disturbed(present, number * steps + step, amplitudes(step)))
+                tick()
 
 
 def _widen(envelope: Envelope, rung: str, step: int, base: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
@@ -147,7 +281,7 @@ def _close(left: Array, right: Array) -> bool:
     return bool(np.abs(left - right).max(initial=0.0) <= SYMMETRIC * np.abs(left).max(initial=0.0))
 
 
-def _widen_outputs(envelope: Envelope, base: Still, mine: Still, outputs: Sequence[tuple[str, str]]) -> None:
+def _widen_outputs(envelope: Envelope, base: Still, mine: Still, wanted: set[str] | None) -> None:
     step = base.step
     for mode in base.outputs:
         names = {f"{mode}/{name}": base.outputs[mode][name] for name in base.outputs[mode]}
@@ -158,8 +292,8 @@ def _widen_outputs(envelope: Envelope, base: Still, mine: Still, outputs: Sequen
             names,
             {f"{mode}/{name}": mine.outputs[mode][name] for name in mine.outputs[mode]},
         )
-    wanted = {one for one, _ in outputs}
-    others = {node.name: node.value for node in mine.nodes.get("inference", ()) if node.name in wanted}
+    nodes = [node for node in mine.nodes.get("inference", ()) if wanted is None or node.name in wanted]
+    others = {node.name: node.value for node in nodes}
     for node in base.nodes.get("inference", ()):
         if node.name in others:
             envelope.add(("forward", f"inference/{node.name}", step), node.value, others[node.name])

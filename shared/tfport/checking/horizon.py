@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,8 @@ class Parting:
     text: str
     divergence: Divergence
     location: Location
+    agreed: int
+    """The last value at which they are known to agree."""
 
 
 class _At(Lazy):
@@ -362,7 +364,30 @@ class _Comparison:
         return left.after.same(what, right.after)
 
 
-def settled(session: Session, record: Record, seen: Horizon, names: Names, unstable: set[str]) -> Parting | None:
+def widely(session: Session, record: Record) -> Horizon | None:
+    """The legacy side in float64 at the values that it was looked at in float32; None where it has no float64."""
+    seen, still = record.horizon, record.stills[1]
+    assert seen is not None
+    found = Horizon(seen.base, seen.tracks, constant=seen.constant)
+    try:
+        with session.timed("horizon"), session.opened("legacy", "float64") as program:
+            side = session.side(program, "legacy")
+            batch = session.batches(program)[still.step]
+            for count in sorted(seen.at):
+                found.at[count] = _look(session.store, side, found, count, batch, still.step)
+    except Exception:  # whatever stops float64, float32 has been looked at
+        return None
+    return found
+
+
+def settled(
+    session: Session,
+    record: Record,
+    seen: Horizon,
+    names: Names,
+    unstable: set[str],
+    known: Mapping[str, Horizon | None] | None,
+) -> Parting | None:
     """The first value at which the sides part, and how; None where float64 shows that it was rounding.
 
     Args:
@@ -371,15 +396,20 @@ def settled(session: Session, record: Record, seen: Horizon, names: Names, unsta
       seen: of the modern side, with the values between which it parts.
       names: of the modern side.
       unstable: state names that do not repeat.
+      known: precision -> what is recorded of the legacy side; None where it can be run.
     """
     assert record.horizon is not None and seen.parts is not None
     loose = record.horizon.loose | seen.loose
-    with _Both(session, record, names, "float32", unstable, loose) as both:
-        first, last = _between(both, seen, *seen.parts)
-        clear = first if both.apart(first) is not None else min(last, seen.parts[1])
-        parting = Parting(*both.told(first, last, clear))
+    with _Both(session, record, names, "float32", unstable, loose, known) as both:
+        try:
+            first, last = _between(both, seen, *seen.parts)
+            clear = first if both.apart(first) is not None else min(last, seen.parts[1])
+            parting = Parting(*both.told(first, last, clear), first - 1)
+        except Unrecorded:
+            clear = seen.parts[1]
+            parting = Parting(*both.told(clear, FURTHEST, clear, seen.parts[0]), seen.parts[0])
     try:
-        with _Both(session, record, names, "float64", unstable, loose) as both:
+        with _Both(session, record, names, "float64", unstable, loose, known) as both:
             return parting if both.apart(clear) is not None else None
     except Exception:  # whatever stops float64, float32 has shown it
         return parting
@@ -412,44 +442,81 @@ def _bisected(low: int, high: int, there: Callable[[int], bool]) -> int:
     return high
 
 
+class Unrecorded(Exception):
+    """The legacy side is a record, which holds nothing of a value."""
+
+
 class _Both:
-    """Both sides open at once, in one precision."""
+    """Both sides open at once, in one precision; a legacy side that is a record at the values that it holds."""
 
     def __init__(
-        self, session: Session, record: Record, names: Names, precision: str, unstable: set[str], loose: set[str]
+        self,
+        session: Session,
+        record: Record,
+        names: Names,
+        precision: str,
+        unstable: set[str],
+        loose: set[str],
+        known: Mapping[str, Horizon | None] | None,
     ) -> None:
         self.session, self.record, self.names, self.precision = session, record, names, precision
-        self.unstable, self.loose = unstable, loose
+        self.unstable, self.loose, self.known = unstable, loose, known
 
     def __enter__(self) -> _Both:
         session, record = self.session, self.record
         assert record.horizon is not None
+        base = record.horizon.base
+        self.horizons = [Horizon(base, record.horizon.tracks, loose=self.loose) for _ in ("legacy", "modern")]
         self._stack = ExitStack()
         try:
             self._stack.enter_context(session.timed("horizon"))
-            self.sides = []
+            self.sides: list[Side | None] = []
             for role in ("legacy", "modern"):
+                if role == "legacy" and self.known is not None:
+                    self.sides.append(None)
+                    self.horizons[0] = self._recorded(self.known)
+                    continue
                 program = self._stack.enter_context(session.opened(role, self.precision))
                 self.sides.append(session.side(program, role, self.names if role == "modern" else None))
         except BaseException:
             self._stack.close()
             raise
-        base = record.horizon.base
-        self.horizons = [Horizon(base, record.horizon.tracks, loose=self.loose) for _ in self.sides]
-        self._early = sorted({0, 1, 2, 3, session.order.steps})
-        for count in self._early:
+        early = {0, 1, 2, 3, session.order.steps}
+        if self.known is not None and not self.horizons[0].constant:
+            early &= self.horizons[0].at.keys()
+        for count in sorted(early):
             self._look(count)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._stack.close()
 
+    def _recorded(self, known: Mapping[str, Horizon | None]) -> Horizon:
+        horizon = known[self.precision]
+        if horizon is None:
+            raise Unrecorded
+        return replace(horizon, at=dict(horizon.at), loose=self.loose)
+
     def _look(self, count: int) -> None:
         still = self.record.stills[1]
         for side, horizon in zip(self.sides, self.horizons, strict=True):
-            if count not in horizon.at:
+            if side is None:
+                self._stand_in(horizon, count)
+            elif count not in horizon.at:
                 batch = self.session.batches(side.program)[still.step]
                 horizon.at[count] = _look(self.session.store, side, horizon, count, batch, still.step)
+
+    def _stand_in(self, horizon: Horizon, count: int) -> None:
+        """Takes for a value that no record holds what the nearest ones on both sides of it both show."""
+        if horizon.constant:
+            horizon.at[count] = horizon.at[0]
+        if count in horizon.at:
+            return
+        low = max((each for each in horizon.at if each < count), default=count)
+        high = min((each for each in horizon.at if each > count), default=count)
+        if count in (low, high) or not _constant({each: horizon.at[each] for each in (low, high)}):
+            raise Unrecorded
+        horizon.at[count] = horizon.at[low]
 
     def comparison(self, count: int) -> _Comparison:
         """Both sides where they were looked at so far, and at one more value."""
@@ -466,20 +533,23 @@ class _Both:
         before, there = (self.comparison(count).gap(what, count) for count in (first - 1, first))
         return there > 2 * before
 
-    def told(self, first: int, last: int, clear: int) -> tuple[str, Divergence, Location]:
+    def told(self, first: int, last: int, clear: int, agreed: int | None = None) -> tuple[str, Divergence, Location]:
         """What differs from a value on, in a sentence, as a divergence and as a place.
 
         Args:
           first: the first value at which the sides differ.
           last: the last one from there on; FURTHEST where that has no end.
           clear: one at which the difference is plain.
+          agreed: the last value at which they are known to agree, where nothing is known of those behind it.
         """
         found = self.comparison(clear).apart(clear)
         assert found is not None
-        about = "" if clear == first and self.sharp(found, first) else "about "
+        about = "" if agreed is not None or (clear == first and self.sharp(found, first)) else "about "
         when = f"from {about}step {first:,} on" if last >= FURTHEST else f"at step {first:,}"
         if first < last < FURTHEST:
             when = f"from {about}step {first:,} to step {last:,}"
+        if agreed is not None:
+            when = f"from a step between {agreed:,} and {first:,} on"
         there = f", at step {clear:,}" if clear != first else ""
         beyond = f"The {self.session.order.steps:,} steps that were made do not reach it"
         self._look(first)

@@ -43,11 +43,10 @@ _POOLED = ("gradient", "update", "forced_trajectory")
 class Envelope:
     """How far the legacy side goes when it is disturbed by rounding."""
 
-    spans: dict[Key, float] = field(default_factory=dict)
     apart: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """Rung and tensor -> step -> how far it went there, absolutely."""
     measured: dict[Key, float] = field(default_factory=dict)
-    """The scale of each span."""
+    """The tensor's own magnitude."""
     scales: Mapping[Key, float] = field(default_factory=dict)
     """The scale on which the modern side's difference is measured, where that is larger than the tensor's own."""
     extra: dict[Key, float] = field(default_factory=dict)
@@ -60,12 +59,15 @@ class Envelope:
         if base.dtype.kind != "f" or base.shape != disturbed.shape or not base.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
-            scale = max(magnitude(base), self.scales.get(key, 0.0))
-            apart = farthest(base, disturbed)
-        if math.isfinite(apart) and scale:
-            self.spans[key], self.measured[key] = max(self.spans.get(key, 0.0), apart / scale), scale
-            steps = self.apart.setdefault(key[:2], {})
-            steps[key[2]] = max(steps.get(key[2], 0.0), apart)
+            size, apart = magnitude(base), farthest(base, disturbed)
+        if math.isfinite(apart):
+            self.take(key, apart, size)
+
+    def take(self, key: Key, apart: float, size: float) -> None:
+        """Widens the span of one tensor of this magnitude at one step."""
+        self.measured[key] = size
+        steps = self.apart.setdefault(key[:2], {})
+        steps[key[2]] = max(steps.get(key[2], 0.0), apart)
 
     def allows(self, key: Key) -> float:
         """The relative difference that a correct port may show there.
@@ -73,10 +75,18 @@ class Envelope:
         A tensor of few numbers may by chance come out the same in every disturbed run of one step. It may go as far
         there as it goes at other steps on average.
         """
-        span, steps = self.spans.get(key, 0.0), self.apart.get(key[:2], {})
-        if key[0] in _POOLED and key in self.measured:
-            span = max(span, sum(steps.values()) / len(steps) / self.measured[key])
+        span, scale = 0.0, self._scale(key)
+        if scale:
+            steps = self.apart[key[:2]]
+            span = steps[key[2]] / scale
+            if key[0] in _POOLED:
+                known = [apart for step, apart in steps.items() if self._scale((*key[:2], step))]
+                span = max(span, sum(known) / len(known) / scale)
         return ENVELOPE_SLACK * span + self.extra.get(key, 0.0) + ENVELOPE_FLOOR
+
+    def _scale(self, key: Key) -> float:
+        """What a span is a share of; 0 where nothing is known of one."""
+        return max(self.measured[key], self.scales.get(key, 0.0)) if key in self.measured else 0.0
 
     def complement(self, key: Key, before: Array, after: Array, beta: float) -> None:
         """Allows for the rounding of 1 - beta, by which an average is fed: a share of what the step added.

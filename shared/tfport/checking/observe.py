@@ -30,14 +30,13 @@ class KeptNode:
     inputs: tuple[str, ...]
     variables: tuple[str, ...]
     place: Place
-    store: Store
     attributes: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
 
     @property
     def value(self) -> Array:
         """The node's value."""
-        return self.store.get(self.place)
+        return self.place.shown()
 
 
 def keep_nodes(store: Store, nodes: Iterable[Node]) -> list[KeptNode]:
@@ -49,7 +48,6 @@ def keep_nodes(store: Store, nodes: Iterable[Node]) -> list[KeptNode]:
             node.inputs,
             node.variables,
             store.put(np.asarray(node.value)),
-            store,
             node.attributes,
             node.where,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,8 +84,8 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
         initial = session.store.keep(side.state().arrays if earlier is None else widened(earlier.initial))
         if earlier is None:
             finite(initial, "legacy")
-        sampled = _sample(session, side) if earlier is None else earlier.sampled
-        forced = _forced_steps(session, initial) if earlier is None else earlier.forced
+        sampled = sample(session, side.own_variables, side.state().arrays) if earlier is None else earlier.sampled
+        forced = forced_steps(session, initial) if earlier is None else earlier.forced
         optimizers = side.optimizers(session.numbers["legacy"])  # a rate that decays is compared at the first step
         warm = min(WARM_STEPS, order.steps)
         kept = {step for each in forced for step in (each, each + 1)} | {0, warm, order.steps}
@@ -156,10 +156,16 @@ def _nodes(side: Side, batches: BatchSource, phase: str | None, own: bool) -> Se
         return ()
 
 
-def _sample(session: Session, side: Side) -> set[str] | None:
-    """The state and gradient names that --sample keeps; None where it keeps all."""
+def sample(session: Session, infos: Sequence[VariableInfo], names: Iterable[str]) -> set[str] | None:
+    """The state and gradient names that --sample keeps; None where it keeps all.
+
+    Args:
+      session: the check.
+      infos: the legacy side's variables.
+      names: of its state.
+    """
     most = session.order.sample.tensors
-    variables = [each.name for each in side.own_variables]
+    variables = [each.name for each in infos]
     if most is None or most >= len(variables):
         return None
     places = np.linspace(0, len(variables) - 1, most).round().astype(int)
@@ -167,14 +173,14 @@ def _sample(session: Session, side: Side) -> set[str] | None:
     session.left_out.append(
         f"{len(variables) - len(chosen)} of {len(variables)} variables, with their slots and gradients (--sample)"
     )
-    names = set(side.state().arrays)
+    names = set(names)
     counts = {name for name in names if not is_variable(name) and len(name.split("/", 3)) < 4}
     counts |= {name for name in names if name.startswith(COUNTER)}
     slots = {name for name in names - counts if not is_variable(name) and name.split("/", 3)[3] in chosen}
     return chosen | slots | counts
 
 
-def _forced_steps(session: Session, initial: Kept) -> tuple[int, ...]:
+def forced_steps(session: Session, initial: Kept) -> tuple[int, ...]:
     """The steps at which states are forced and compared."""
     steps, asked = session.order.steps, session.order.sample.steps
     size = sum(array.nbytes for array in initial.values())

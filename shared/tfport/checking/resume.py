@@ -81,7 +81,7 @@ def same_step_twice(meter: Meter, record: Record) -> None:
         )
 
 
-def explained(session: Session, record: Record, pair: PairResult, meter: Meter) -> str:
+def explained(session: Session, record: Record, pair: PairResult, meter: Meter, known: str | None = None) -> str:
     """Why the modern side cannot go on where the legacy side was left, though it goes the same way from the start.
 
     Args:
@@ -89,6 +89,7 @@ def explained(session: Session, record: Record, pair: PairResult, meter: Meter) 
       record: of the legacy side, in float32.
       pair: the verdicts.
       meter: what was measured of the modern side.
+      known: what is recorded of the legacy side's own way on; None where it can be run.
 
     Returns:
       A sentence or two; empty where rung 9 holds, where it cannot be compared, or where rungs below it say more.
@@ -111,7 +112,7 @@ def explained(session: Session, record: Record, pair: PairResult, meter: Meter) 
     if not _from_the_start(found):
         return ""
     left = f"from the legacy side's state of step {begin} the modern side goes another way"
-    where = _own_resume(session, record)
+    where = own_resume(session, record) if known is None else known
     if where:
         return (
             f"{left}, although the trajectory from the start agrees. The legacy side does not go on from its own state "
@@ -130,7 +131,7 @@ def _from_the_start(rungs: Mapping[str, RungResult]) -> bool:
     return "free_trajectory" in rungs and all(rung.verdict.equal for rung in ran)
 
 
-def _own_resume(session: Session, record: Record) -> str:
+def own_resume(session: Session, record: Record) -> str:
     """Where the legacy side, built again, leaves its own trajectory when it resumes; empty where it does not."""
     states, reports = record.trajectory.states, record.trajectory.reports
     begin = resume_step(len(reports))

@@ -76,10 +76,8 @@ class Order:
         """The order, when it can be carried out.
 
         Raises:
-          UserError: a number out of range, an unknown precision, or no modern side.
+          UserError: a number out of range, or an unknown precision or rung.
         """
-        if self.modern is None:
-            raise UserError("there is nothing to check: give --modern, and --legacy to hold it against.")
         if self.precision not in ("float32", "float64"):
             raise UserError(f"--precision={self.precision} is neither float32 nor float64.")
         for rung in self.rungs:
@@ -106,7 +104,8 @@ class Order:
 class Session:
     """One check while it runs."""
 
-    def __init__(self, order: Order, store: Store) -> None:
+    def __init__(self, order: Order, store: Store, roles: Sequence[str] = ("legacy", "modern")) -> None:
+        """Begins a check of the sides that are run."""
         self.order, self.store = order, store
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
@@ -118,21 +117,21 @@ class Session:
         """Role -> own name of a counter, or of an optimizer's count -> what it does over the first steps."""
         self.numbers: dict[str, Sequence[OptimizerInfo]] = {}
         """Role -> its optimizers before any step was made."""
-        self._ignored: dict[str, frozenset[str]] = {}
+        self.ignored: dict[str, frozenset[str]] = {}
         """Role -> own names of the variables that are left out."""
         self._names: list[str] = []
         """The variables of both sides, as far as built, by their own names."""
-        self._spare: dict[str, tuple[str, ...]] = {}
+        self.spare: dict[str, tuple[str, ...]] = {}
         """Role -> the entries of a batch that feed nothing there."""
-        self._inputs: list[str] = []
-        """What the inputs of each side are, as a message says it."""
+        self.inputs: dict[str, str] = {}
+        """Role -> what its inputs are, as a message says it."""
         self._programs: dict[str, Program] = {}
         """Role -> the Program of a model that was given built."""
         self._ahead: dict[tuple[str, str], Ahead[Program]] = {}
         """Role and precision -> a side that is being built."""
         self.begun: list[Ahead[Any]] = []
         """All that was begun before it was asked for."""
-        self._homes = {role: Home(order.given(role), role) for role in ("legacy", "modern") if order.elsewhere(role)}
+        self._homes = {role: Home(order.given(role), role) for role in roles if order.elsewhere(role)}
 
     def __enter__(self) -> Session:
         return self
@@ -255,17 +254,44 @@ class Session:
     def batches(self, program: Program) -> BatchSource:
         """The batches; found once."""
         if self._batches is None:
-            given = self.order.batches
-            if given is None:
-                self._batches = made_up(program.inputs(), self.order.seed)
-                self.notes.append("no batches were given: standard normal ones were made up")
-            elif isinstance(given, str):
-                with factories.contained():
-                    function = factories.find(given, "batches")
-                self._batches = BatchSource(function, given, factories.contained)
-            else:
-                self._batches = given if isinstance(given, BatchSource) else BatchSource(given)
+            self._batches = self.given_batches()
+        if self._batches is None:
+            self._batches = made_up(program.inputs(), self.order.seed)
+            self.notes.append("no batches were given: standard normal ones were made up")
         return self._batches
+
+    def given_batches(self) -> BatchSource | None:
+        """The batches that were given, if any were."""
+        given = self.order.batches
+        if isinstance(given, str):
+            with factories.contained():
+                function = factories.find(given, "batches")
+            return BatchSource(function, given, factories.contained)
+        return given if given is None or isinstance(given, BatchSource) else BatchSource(given)
+
+    def feed_recorded(
+        self, batches: BatchSource, inputs: str, spare: tuple[str, ...], names: Sequence[str], left_out: Sequence[str]
+    ) -> None:
+        """Takes over what a record holds in place of a legacy side.
+
+        Args:
+          batches: those that it was made with.
+          inputs: the side's inputs, as a message names them.
+          spare: the entries of a batch that feed nothing there.
+          names: of the side's variables.
+          left_out: of those, which --ignore left out of it.
+
+        Raises:
+          UserError: --ignore leaves out another one.
+        """
+        self._batches, self.inputs["legacy"], self.spare["legacy"] = batches, inputs, spare
+        self._names += [*names, *left_out]
+        for pattern, matches in ignored.matching(self.order.ignore, names).items():
+            if matches:
+                raise UserError(
+                    f"--ignore={pattern}: the record holds {matches[0]} of the legacy side. Record the original again "
+                    f"with --ignore={pattern}."
+                )
 
     @contextmanager
     def built_again(self, side: Side, seed: int) -> Iterator[Mapping[str, Array] | None]:
@@ -311,9 +337,9 @@ class Session:
         program = under(self._built.setdefault(role, BuiltNames.of(program)), program)
         if role not in self.tracks:
             self.numbers[role] = program.optimizers()  # now: a step may leave the rate that it assigned
-            self._ignored[role] = self._left_out(program, role)
+            self.ignored[role] = self._left_out(program, role)
             self.watch(program, role)
-        return Side(program, role, names, frozenset(self.tracks[role]), self._ignored[role])
+        return Side(program, role, names, frozenset(self.tracks[role]), self.ignored[role])
 
     def _left_out(self, program: Program, role: str) -> frozenset[str]:
         """The variables that `--ignore` leaves out of a side.
@@ -349,28 +375,29 @@ class Session:
         Raises:
           UserError: one feeds nothing on any side.
         """
-        if role in self._spare:
+        if role in self.spare:
             return
-        self._spare[role] = tuple(spare)
-        self._inputs.append(f"{role}: {', '.join(each.name for each in program.inputs()) or 'none'}")
-        if self.order.legacy is not None and len(self._spare) < 2:
+        self.spare[role] = tuple(spare)
+        self.inputs[role] = f"{role}: {', '.join(each.name for each in program.inputs()) or 'none'}"
+        if self.order.legacy is not None and len(self.spare) < 2:
             return
-        unused = set.intersection(*map(set, self._spare.values()))
+        unused = set.intersection(*map(set, self.spare.values()))
         if unused:
             raise UserError(
-                f"the batch's {', '.join(sorted(unused))} feeds no input; the inputs are {'; '.join(self._inputs)}. "
-                "Name the entries of the batch as the inputs are named, and leave out what nothing takes."
+                f"the batch's {', '.join(sorted(unused))} feeds no input; the inputs are "
+                f"{'; '.join(self.inputs.values())}. Name the entries of the batch as the inputs are named, and leave "
+                "out what nothing takes."
             )
         self.notes += [
             f"the batch's {', '.join(names)} feeds no input of the {side} side"
-            for side, names in self._spare.items()
+            for side, names in self.spare.items()
             if names
         ]
 
     def watch(self, program: Program, role: str, counts: bool = False) -> None:
         """Has the program's counters watched, and its optimizers' counts; see `counters.watch`."""
         found = counters.watch(program, self.first_batches(program, role), counts)
-        self.tracks[role] = {name: track for name, track in found.items() if name not in self._ignored[role]}
+        self.tracks[role] = {name: track for name, track in found.items() if name not in self.ignored[role]}
 
     def batches_described(self) -> str:
         """Where the batches came from, and what is in one."""

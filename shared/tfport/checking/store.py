@@ -102,8 +102,8 @@ class ArrayFile:
 
 
 def digest_of(array: Array) -> bytes:
-    """A digest of the array's bytes."""
-    return hashlib.blake2b(_bytes_of(np.ascontiguousarray(array)), digest_size=16).digest()
+    """The SHA-256 of the array's bytes."""
+    return hashlib.sha256(_bytes_of(np.ascontiguousarray(array))).digest()
 
 
 def _bytes_of(whole: Array) -> memoryview:

@@ -78,7 +78,8 @@ def test_a_difference_beyond_what_is_allowed_is_the_first() -> None:
 
 
 def test_an_envelope_is_asked_by_step() -> None:
-    envelope = Envelope({KEY: 1.0})
+    envelope = Envelope()
+    envelope.take(KEY, 1.0, 1.0)
     found = meter(envelope=envelope)
     found.add("update", "a", ONES, ONES * 2, 3, "train")
     assert found.pair.rung("update").first is None
