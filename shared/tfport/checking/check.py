@@ -86,7 +86,7 @@ def check(
     if modern is None:
         raise UserError("there is nothing to check: give --modern, and --legacy to hold it against.")
     if record is not None:
-        recorded_in(
+        _record(
             record,
             legacy,
             batches,
@@ -98,7 +98,7 @@ def check(
             isolated=isolated,
             progress=progress,
         )
-        legacy, names, batches = Path(record), None, None
+        legacy, names, batches, sample = Path(record), None, None, None
     original, notes = None, []
     if records.is_record(legacy):
         if names:
@@ -140,7 +140,7 @@ def check(
             ) from None
 
 
-def recorded_in(
+def record(
     folder: str | Path,
     legacy: Any,
     batches: Any = None,
@@ -190,6 +190,10 @@ def recorded_in(
         records.make(Path(folder), order)
     except NoSuchPrecision as reason:
         raise UserError(f"a record begins in float32, and {reason}. Let the factory take dtype.") from None
+
+
+_record = record
+"""By a name that no parameter of `check` has."""
 
 
 def _patterns(ignore: str | Sequence[str]) -> tuple[str, ...]:

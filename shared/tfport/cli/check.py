@@ -8,19 +8,27 @@ Examples:
   tfport check --legacy=train_tf1:build --modern=train_keras:model --batches=data:batch --html=report.html
   tfport check --legacy=model.ckpt-1000.meta --modern=train_keras:model --batches=data:batch --steps=50
   tfport check --modern=train_keras:model --batches=data:batch
+  tfport check --legacy=train_tf1:build --batches=data:batch --record=original
+  tfport check --legacy=original --modern=train_keras:model,train_torch:model --html=report.html
 
 Without --legacy the modern side is held against contracts that need no reference: who trains in each phase, whether the
 reported loss is the loss, ranges, noise that repeats, gradients that are zero, statistics that never move.
 
-Exit codes: 0 equal, or no contract broken; 1 different or not comparable; 2 bad input.
+--record keeps what the legacy side showed in a folder, and --legacy=FOLDER holds ports against it without the original.
+Of several ports, the original is run once and recorded; --html writes a page that leads to a page for each.
+
+Exit codes: 0 equal, or no contract broken; 1 different or not comparable; 2 bad input. Of several ports, the worst.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import signal
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,16 +44,19 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("legacy", None, "The original: module:function, a .meta file, or a SavedModel's folder.")
-flags.DEFINE_string("modern", None, "The port: module:function.")
+flags.DEFINE_string(
+    "legacy", None, "The original: module:function, a .meta file, or a SavedModel's or a record's folder."
+)
+flags.DEFINE_list("modern", [], "The port: module:function; or several, with commas between.")
 flags.DEFINE_string(
     "batches",
     None,
     "module:function, of the step's number or of nothing, that gives a batch (input name -> array), or several.",
 )
-flags.DEFINE_integer("steps", 20, "Steps of the trajectories.")
+flags.DEFINE_string("record", None, "Folder to record the legacy side in; without --modern, nothing else is done.")
+flags.DEFINE_integer("steps", None, "Steps of the trajectories; 20 by default, or those of a record.")
 flags.DEFINE_string("precision", "float32", "float32 or float64: what is shown; rounding is shown by the other too.")
-flags.DEFINE_integer("seed", 0, "Seed of everything that is drawn.")
+flags.DEFINE_integer("seed", None, "Seed of everything that is drawn; 0 by default, or a record's.")
 flags.DEFINE_string("mapping", None, "File that settles which variable is which; the rest is matched.")
 flags.DEFINE_string("write_mapping", None, "File to write the found mapping to, for editing.")
 flags.DEFINE_string("sample", None, "Bounds for large models: steps:N, tensors:N or both.")
@@ -92,51 +103,84 @@ def main() -> int:
     twice = next((path for path in given if given.count(path) > 1), None)
     if twice is not None:
         raise UserError(f"two outputs name {twice}; give each a file of its own.")
-    if FLAGS.modern is None:
+    if not FLAGS.modern and FLAGS.record is None:
         raise UserError("--modern is missing: name the function that builds the port, as module:function.")
     asked = bounds.rungs(",".join(FLAGS.rungs))
     if FLAGS.legacy is None:
         useless = next((flag for flag in _OF_TWO_SIDES if FLAGS[flag].present), None)
         if useless is not None:
             raise UserError(f"--{useless} is of no use without --legacy: name the original too, or leave it out.")
+    of_one = [flag for flag in ("mapping", "write_mapping") if FLAGS[flag].present and len(FLAGS.modern) > 1]
+    if of_one:
+        raise UserError(f"--{of_one[0]} is of one port, and --modern names {len(FLAGS.modern)}: check that one alone.")
     mapping = Path(FLAGS.mapping) if FLAGS.mapping is not None else None
     if mapping is not None and not mapping.is_file():
         raise UserError(f"--mapping={FLAGS.mapping}: there is no such file.")
     named = names()
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _ended)
-    from tfport.checking.check import check
-
+    legacy: dict[str, Any] = {
+        "steps": FLAGS.steps,
+        "seed": FLAGS.seed,
+        "sample": FLAGS.sample,
+        "ignore": FLAGS.ignore,
+        "names": named,
+        "isolated": True,
+        "progress": sys.stderr is not None,
+    }
+    compared = {
+        "precision": FLAGS.precision,
+        "mapping": mapping,
+        "write_mapping": places["write_mapping"],
+        "rungs": asked,
+        "command": shlex.join(["tfport", "check", *app.words]),
+    }
     try:
-        report = check(
-            FLAGS.legacy,
-            FLAGS.modern,
-            FLAGS.batches,
-            steps=FLAGS.steps,
-            precision=FLAGS.precision,
-            seed=FLAGS.seed,
-            mapping=mapping,
-            write_mapping=places["write_mapping"],
-            sample=FLAGS.sample,
-            rungs=asked,
-            ignore=FLAGS.ignore,
-            names=named,
-            isolated=True,
-            progress=sys.stderr is not None,
-            command=shlex.join(["tfport", "check", *app.words]),
-        )
+        reports = _reports(legacy, compared)
     except UserError as error:
         flag = next((flag for flag in ("train_ops", "losses", "outputs", "inputs") if f"{flag}=" in str(error)), None)
         if flag is None or f"--{flag}=" in str(error):
             raise
         raise type(error)(f"{error} On the command line: --{flag}={_HOW[flag]}.") from error
-    _write(report, places)  # before anything is printed: a reader such as `head` may be gone by then
-    from tfport.report import check_terminal
+    if reports:
+        _write(reports, places)  # before anything is printed: a reader such as `head` may be gone by then
+        from tfport.report import check_terminal
 
-    with contextlib.suppress(SystemExit):  # rich's answer to a reader that has gone
-        check_terminal.print_check(report)
-    say("".join(f"{_WRITTEN[flag]}: {path}\n" for flag, path in places.items() if path is not None))
-    return 0 if report.equal else 1
+        with contextlib.suppress(SystemExit):  # rich's answer to a reader that has gone
+            for report in reports:
+                check_terminal.print_check(report)
+            if len(reports) > 1:
+                check_terminal.print_summary(reports)
+        say("".join(f"{_WRITTEN[flag]}: {path}\n" for flag, path in places.items() if path is not None))
+    if FLAGS.record is not None:
+        say(f"Record: {FLAGS.record}\n")
+    return 0 if all(report.equal for report in reports) else 1
+
+
+def _reports(legacy: dict[str, Any], compared: dict[str, Any]) -> list[CheckReport]:
+    """The report of each port; several ports share one record of the legacy side.
+
+    Args:
+      legacy: options of a check that say something of the legacy side's record.
+      compared: the other options.
+    """
+    from tfport.checking.check import check, record
+    from tfport.checking.records import is_record
+
+    original, batches = FLAGS.legacy, FLAGS.batches
+    with contextlib.ExitStack() as stack:
+        folder = FLAGS.record
+        if folder is None and len(FLAGS.modern) > 1 and original is not None and not is_record(original):
+            folder = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='tfport-'))}/record"
+        if folder is not None:
+            record(folder, original, batches, **legacy)
+            original, batches = folder, None
+            legacy = {**legacy, "names": {}, "sample": None}
+        found = [check(original, port, batches, **legacy, **compared) for port in FLAGS.modern]
+    if folder is not None and FLAGS.record is None:  # it is gone, and was nobody's choice
+        kept = [tuple(note for note in report.notes if folder not in note) for report in found]
+        found = [dataclasses.replace(report, notes=notes) for report, notes in zip(found, kept, strict=True)]
+    return found
 
 
 def _ended(number: int, _: object) -> NoReturn:
@@ -151,20 +195,34 @@ _HOW = {
     "inputs": "NAME,NAME",
 }
 """How a flag is written that the adapters' messages speak of as an argument."""
-_OF_TWO_SIDES = ("mapping", "write_mapping", "sample", "rungs", "ignore", "inputs", "outputs", "losses", "train_ops")
+_OF_TWO_SIDES = (
+    "record",
+    "mapping",
+    "write_mapping",
+    "sample",
+    "rungs",
+    "ignore",
+    "inputs",
+    "outputs",
+    "losses",
+    "train_ops",
+)
 """Flags that say something of a legacy side, or of what is compared with it."""
 _WRITTEN = {"json": "JSON", "junit": "JUnit", "html": "Report", "write_mapping": "Mapping"}
 
 
-def _write(report: CheckReport, places: dict[str, Path | None]) -> None:
-    """Writes the report to the files that were asked for; the mapping has been written by the check itself."""
+def _write(reports: Sequence[CheckReport], places: dict[str, Path | None]) -> None:
+    """Writes the files that were asked for; the mapping has been written by the check itself."""
     from tfport.files import write_json
-    from tfport.report.check_html import write_check
+    from tfport.report.check_html import write_check, write_checks
     from tfport.report.junit import write_junit
 
     if places["json"] is not None:
-        write_json(places["json"], report.as_json())
+        trees = [report.as_json() for report in reports]
+        write_json(places["json"], trees if len(trees) > 1 else trees[0])
     if places["junit"] is not None:
-        write_junit(places["junit"], report)
-    if places["html"] is not None:
-        write_check(places["html"], report)
+        write_junit(places["junit"], *reports)
+    if places["html"] is not None and len(reports) > 1:
+        write_checks(places["html"], reports)
+    elif places["html"] is not None:
+        write_check(places["html"], reports[0])

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -92,6 +92,40 @@ def write_check(path: Path, report: CheckReport) -> None:
       RunError: the disk refused; an older page is untouched.
     """
     write_atomically(path, render_check(report))
+
+
+def render_checks(reports: Sequence[CheckReport], pages: Sequence[str]) -> str:
+    """The verdicts of several ports of one original as one page.
+
+    Args:
+      reports: one for each port.
+      pages: the address of each one's own page, from this page.
+    """
+    rows = [(page, report, check_words.headline(report)) for page, report in zip(pages, reports, strict=True)]
+    return template("checks.html").render(
+        headline=check_words.several(reports),
+        equal=all(report.equal for report in reports),
+        legacy=reports[0].legacy,
+        rows=rows,
+        labels=words.LABELS,
+        signs=words.SIGNS,
+        verdicts=[(verdict, words.LABELS[verdict], words.MEANINGS[verdict]) for verdict in Verdict],
+        command=reports[0].command,
+        versions=reports[0].versions,
+    )
+
+
+def write_checks(path: Path, reports: Sequence[CheckReport]) -> None:
+    """Writes a page of verdicts, and beside it a page for each port: report-1.html, report-2.html.
+
+    Raises:
+      RunError: the disk refused.
+    """
+    reports = [check_words.readable(report) for report in reports]
+    pages = [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(reports) + 1)]
+    for page, report in zip(pages, reports, strict=True):
+        write_check(page, report)
+    write_atomically(path, render_checks(reports, [page.name for page in pages]))
 
 
 @cache

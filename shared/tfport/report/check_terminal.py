@@ -16,10 +16,25 @@ from tfport.report import check_words, words
 from tfport.report.check_words import assertion_text
 from tfport.report.terminal import STYLES, print_line
 
-__all__ = ["assertion_text", "print_check"]
+__all__ = ["assertion_text", "print_check", "print_summary"]
 
 _FEW = 12
 """Rows that a terminal shows of a long list."""
+
+
+def print_summary(reports: Sequence[CheckReport], console: Console | None = None) -> None:
+    """Prints how many of several ports pass, and the headline of each.
+
+    Args:
+      reports: one for each port.
+      console: where to print; standard output when None.
+    """
+    console = console or Console()
+    passed = all(report.equal for report in reports)
+    console.print()
+    print_line(console, check_words.several(reports), style="bold green" if passed else "bold red")
+    for report in map(check_words.readable, reports):
+        print_line(console, f"  {check_words.headline(report)}", style="green" if report.equal else "red")
 
 
 def print_check(report: CheckReport, console: Console | None = None) -> None:

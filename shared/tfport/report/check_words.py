@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -183,6 +183,12 @@ def headline(report: CheckReport) -> str:
         degree = "up to rounding" if pair.verdict is Verdict.ROUNDING else "bit for bit"
         sentence = f"{modern} computes what {legacy} computes, {degree}"
     return f"{sentence}; but it does not pass: {broken}" if broken else sentence
+
+
+def several(reports: Sequence[CheckReport]) -> str:
+    """How many of several ports pass, in one sentence without a full stop."""
+    passed = sum(report.equal for report in reports)
+    return f"{passed} of {len(reports)} ports pass"
 
 
 def _failure(report: CheckReport, pair: PairResult, modern: str, legacy: str) -> str:

@@ -15,40 +15,44 @@ from tfport.report import check_words, words
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render_junit(report: CheckReport) -> str:
-    """The check as one XML document; it has a failure exactly where the report is not equal.
+def render_junit(*reports: CheckReport) -> str:
+    """Checks as one XML document; it has a failure exactly where a report is not equal.
 
     A rung that was not run is skipped, with the reason. Characters that XML 1.0 knows no way to write are replaced.
+
+    Args:
+      *reports: one, or those of several ports: then each suite is named after its port.
     """
-    report = check_words.readable(report)
     root = ET.Element("testsuites", name="tfport check")
-    rungs = _suite(root, "rungs")
-    _properties(rungs, report)
-    found = {rung.rung: rung for rung in report.pair.rungs} if report.pair else {}
-    for name in RUNGS:
-        _rung_case(rungs, report, name, found.get(name))
-    if report.pair is not None:
-        _verdict_case(rungs, report, report.pair)
-    for side in check_words.sides(report):
-        suite = _suite(root, f"contracts of {side}")
-        for row in (row for row in check_words.contract_rows(report) if row.side == side):
-            _contract_case(suite, row)
+    for report in map(check_words.readable, reports):
+        port = f"{report.modern}: " if len(reports) > 1 else ""
+        rungs = _suite(root, f"{port}rungs")
+        _properties(rungs, report)
+        found = {rung.rung: rung for rung in report.pair.rungs} if report.pair else {}
+        for name in RUNGS:
+            _rung_case(rungs, report, name, found.get(name))
+        if report.pair is not None:
+            _verdict_case(rungs, report, report.pair)
+        for side in check_words.sides(report):
+            suite = _suite(root, f"{port}contracts of {side}")
+            for row in (row for row in check_words.contract_rows(report) if row.side == side):
+                _contract_case(suite, row)
     for each in (root, *root):
         for key, tag in (("tests", "testcase"), ("failures", "failure"), ("skipped", "skipped")):
             each.set(key, str(len(list(each.iter(tag)))))
         each.set("errors", "0")
-    root.set("time", f"{_total(report):.3f}")
+    root.set("time", f"{sum(map(_total, reports)):.3f}")
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def write_junit(path: Path, report: CheckReport) -> None:
+def write_junit(path: Path, *reports: CheckReport) -> None:
     """Writes the document, atomically.
 
     Raises:
       RunError: the disk refused; an older file is untouched.
     """
-    write_atomically(path, render_junit(report))
+    write_atomically(path, render_junit(*reports))
 
 
 def _legal(text: str) -> str:

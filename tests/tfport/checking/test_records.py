@@ -18,12 +18,13 @@ from rich.console import Console
 
 import check_sides
 import fake_program as fake
-from cases import counters, float32_only, gan, gradients, horizon, places, starts
+from cases import counters, float32_only, gan, gradients, horizon, ignoring, places, starts
 from cases.common import Case
 from fake_program import FakeProgram, Plan
 from tfport.checking import records
 from tfport.checking.bounds import Sample
-from tfport.checking.check import check, recorded_in
+from tfport.checking.check import check
+from tfport.checking.check import record as recorded_in
 from tfport.checking.report import CheckReport
 from tfport.errors import UserError
 from tfport.report.check_terminal import print_check
@@ -247,3 +248,16 @@ def test_every_array_of_a_record_has_its_checksum(record: Path) -> None:
     original = records.read(record)
     assert np.array_equal(original.batches[0]["x"], check_sides.batches(0)["x"])
     assert all(place.digest for place in original.single.initial.places.values())
+
+
+def test_what_takes_no_part_is_left_out_of_the_record(tmp_path: Path) -> None:
+    legacy, modern = ignoring.graph(), ignoring.model
+    held = check(legacy, modern, ignoring.batches, steps=2, ignore="loss/*,metrics/*", record=tmp_path / "without")
+    assert held.equal and any("loss/ExponentialMovingAverage" in text for text in held.left_out)
+    recorded_in(tmp_path / "with", legacy, ignoring.batches, steps=2)
+    report = check(tmp_path / "with", modern)
+    assert not report.equal and any("--ignore=loss/ExponentialMovingAverage leaves it out" in n for n in report.notes)
+    with pytest.raises(UserError, match=r"--ignore=loss/\*: the record holds loss/E.*Record the original again"):
+        check(tmp_path / "with", modern, ignore="loss/*")
+    with pytest.raises(UserError, match=r"unknown variable in --ignore 'los'"):
+        check(tmp_path / "without", modern, ignore="los")

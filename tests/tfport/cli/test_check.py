@@ -116,6 +116,12 @@ atexit.register(tell)
         ((SIDES[1], "--write_mapping=a"), "--write_mapping is of no use without --legacy"),
         ((SIDES[1], "--ignore=a"), "--ignore is of no use without --legacy"),
         ((SIDES[1], "--losses=a"), "--losses is of no use without --legacy"),
+        ((SIDES[1], "--record=a"), "--record is of no use without --legacy"),
+        (
+            (SIDES[0], "--modern=check_sides:modern,check_sides:shifted", "--write_mapping=a"),
+            "--write_mapping is of one port, and --modern names 2: check that one alone.",
+        ),
+        ((*SIDES, "--record=."), "--record=. holds other things than a record; name a folder that does not exist."),
     ],
     ids=lambda value: " ".join(value).replace("check_sides:", "") if isinstance(value, tuple) else "",
 )
@@ -397,3 +403,37 @@ def test_each_side_has_a_keras_of_its_own_and_frameworks_say_nothing(tmp_path: P
     assert out.startswith("train_new:build computes what train_old:build computes")
     assert "NOISE" not in out
     assert told(err) == ""
+
+
+# --- Records and several ports ----------------------------------------------------------------------------------------
+def test_a_record_is_made_once_and_asked_without_the_original(tmp_path: Path) -> None:
+    code, out, err = run(SIDES[0], SIDES[2], *QUICK, "--record=original", cwd=tmp_path)
+    assert (code, out) == (0, "Record: original\n"), err
+    code, out, err = run("--legacy=original", SIDES[1], cwd=tmp_path)
+    assert code == 0, err
+    assert "computes what check_sides:legacy computes" in out and "the legacy side is the record original" in out
+    assert "Steps: 3" in out or "3 steps" in out
+    (tmp_path / "original" / "arrays.bin").write_bytes(b"")
+    assert "original is not a whole record: arrays.bin has 0 bytes" in refused(
+        "--legacy=original", SIDES[1], cwd=tmp_path
+    )
+
+
+def test_several_ports_share_one_run_of_the_original(tmp_path: Path) -> None:
+    files = ("--json=all.json", "--junit=all.xml", "--html=all.html")
+    code, out, err = run(
+        SIDES[0], "--modern=check_sides:modern,check_sides:shifted", SIDES[2], *QUICK, *files, cwd=tmp_path
+    )
+    assert code == 1, err
+    assert "1 of 2 ports pass" in out and "Record:" not in out
+    told = json.loads((tmp_path / "all.json").read_text())
+    assert [(each["modern"], each["equal"]) for each in told] == [
+        ("check_sides:modern", True),
+        ("check_sides:shifted", False),
+    ]
+    suites = (tmp_path / "all.xml").read_text()
+    assert 'name="check_sides:modern: rungs"' in suites and 'name="check_sides:shifted: rungs"' in suites
+    page = (tmp_path / "all.html").read_text()
+    for number, port in enumerate(("check_sides:modern", "check_sides:shifted"), 1):
+        assert f'href="all-{number}.html"' in page
+        assert port in (tmp_path / f"all-{number}.html").read_text()
