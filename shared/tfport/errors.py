@@ -26,6 +26,10 @@ class LegacyKerasNeeded(UserError):
     """The code of a side needs Keras 2 behind TensorFlow's names, and was imported with Keras 3 there."""
 
 
+class StandInsNeeded(UserError):
+    """The code of a side is of TensorFlow 1, and was imported without `tfport.legacy`."""
+
+
 class RunError(UserError):
     """A run directory cannot be used for what was asked."""
 

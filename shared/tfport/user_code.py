@@ -29,6 +29,11 @@ def _owner(filename: str) -> str:
     return "user"
 
 
+def is_user_file(filename: str) -> bool:
+    """Whether a file is of the user's own code; code without a file is."""
+    return not filename or _owner(filename) == "user"
+
+
 def user_line(frames: Iterable[Frame], layer: str = "") -> str:
     """The innermost line of the user's code, as "gan.py:41"; empty where there is none.
 

@@ -25,8 +25,9 @@ import numpy as np
 
 from tfport.adapters import plain
 from tfport.adapters.keras_lines import lines_noted
+from tfport.checking.old_names import STAND_INS
 from tfport.checking.quoting import said
-from tfport.errors import LegacyKerasNeeded, UserError
+from tfport.errors import LegacyKerasNeeded, StandInsNeeded, UserError, unknown
 from tfport.program import Program
 
 PRECISION_NAMES = ("dtype", "precision", "floatx")
@@ -38,6 +39,11 @@ _WITHOUT_KERAS2 = re.compile(
     r"is not available with Keras 3|TF_USE_LEGACY_KERAS|module 'keras\._tf_keras\.\S+ has no attr"
 )
 """What TensorFlow says of a name that only Keras 2 has."""
+_WITHOUT_TF1 = re.compile(
+    r"module 'tensorflow(?:\.compat\.v1)?' has no attribute '(\w+)'|"
+    r"No module named 'tensorflow\.(contrib|estimator|examples)"
+)
+"""What Python says of a name that only TensorFlow 1 has."""
 
 
 class NoSuchPrecision(Exception):
@@ -93,6 +99,8 @@ def find(name: str, side: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if _WITHOUT_TF1.search(str(error)):
+            raise _refusal(f"--{side}={name}: importing {module_name} raised {said(error)}", error) from error
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(
                 f"--{side}={name}: importing {module_name} raised {said(error)}. Install that, or add its folder to "
@@ -102,6 +110,8 @@ def find(name: str, side: str) -> Any:
             f"--{side}={name}: there is no module {error.name!r} to import from here; run where it stands, or add its "
             "folder to PYTHONPATH."
         ) from None
+    except UserError as error:
+        raise type(error)(f"--{side}={name}: {error}") from error
     except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
         raise _refusal(f"--{side}={name}: importing {module_name} raised {said(error)}", error) from error
     if not hasattr(module, function_name):
@@ -120,6 +130,14 @@ def find(name: str, side: str) -> Any:
         does = "gives batches" if side == "batches" else "builds the model"
         raise UserError(f"--{side}={name} is {type(function).__name__}, expected a function that {does}.")
     return function
+
+
+def old_code_welcome() -> None:
+    """Installs the stand-ins of `tfport.legacy` for the life of the process, where it was started for old code."""
+    if STAND_INS.items() <= os.environ.items():
+        from tfport import legacy
+
+        legacy.install()
 
 
 def is_built(given: Any) -> bool:
@@ -244,6 +262,8 @@ def _graph(
             raise
         except (Exception, SystemExit) as error:
             raise _raised(name, side, error) from error
+        if isinstance(made, Mapping) and "model_fn" in made:
+            made = _of_estimator(made, name, side)
         if made is None or (_of_graph(made) and _graph_of(made) in (None, _default_graph())):
             return made
         raise _Elsewhere(made)
@@ -271,6 +291,22 @@ def _graph(
         except (Exception, SystemExit) as error:
             raise _raised(name, side, error) from error
     return _adapted(made, name, side, precision, seed, names, parameter)
+
+
+def _of_estimator(made: Mapping[str, Any], name: str, side: str) -> Mapping[str, Any]:
+    """The parts of the graph that a model_fn builds."""
+    from tfport.legacy import estimator
+
+    keys = list(inspect.signature(estimator.mapping).parameters)
+    for key in made:
+        if key not in keys:
+            raise unknown(f"key beside model_fn in what {name} returned", str(key), keys)
+    try:
+        return estimator.mapping(**made)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _raised(name, side, error) from error
 
 
 def _default_graph() -> Any:
@@ -442,6 +478,15 @@ def _refusal(text: str, error: BaseException) -> UserError:
             f"{text}. Set TF_USE_LEGACY_KERAS=1 before Python starts, with the package tf_keras installed: tf.layers, "
             "tf.nn.rnn_cell and TF1's tf.keras are Keras 2."
         )
+    found = _WITHOUT_TF1.search(str(error))
+    name = (found[1] or found[2]) if found else ""
+    if name and not STAND_INS.keys() & os.environ.keys():
+        tf1 = sys.modules.get("tensorflow.compat.v1")
+        if name in ("contrib", "estimator", "examples") or hasattr(tf1, name):
+            return StandInsNeeded(
+                f"{text}. That is TensorFlow 1's: import the module within `with tfport.legacy.installed():`, or name "
+                "the side as text, which does so by itself."
+            )
     return UserError(text)
 
 

@@ -194,6 +194,7 @@ class Home:
 def _imported(side: str, given: str) -> dict[str, Any]:
     """Imports what a build of the side imports; returns why it cannot be, as an answer."""
     try:
+        factories.old_code_welcome()
         if not factories.is_file(given):
             factories.find(given, side)
         elif given.endswith(factories.SUFFIXES) or Path(given).is_dir():

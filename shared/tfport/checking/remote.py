@@ -309,6 +309,7 @@ class _Server:
 
     def build(self, given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> dict[str, Any]:
         """Builds the program."""
+        factories.old_code_welcome()
         environment = switched()  # under another one, what is imported may be another thing
         factories.Floatx(precision).__enter__()  # for the life of the process
         self.order = {"given": given, "side": side, "precision": precision, "names": names}

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from tfport.checking import counters, factories, ignored
+from tfport.checking import counters, factories, ignored, old_names
 from tfport.checking.ahead import Ahead
 from tfport.checking.batches import BatchSource, fed, feeding, made_up
 from tfport.checking.bounds import Sample
@@ -26,7 +26,7 @@ from tfport.checking.renamed import BuiltNames, under
 from tfport.checking.sides import Names, Side
 from tfport.checking.store import Store
 from tfport.equivalence.result import FIRST_NUMERICAL, RUNGS
-from tfport.errors import LegacyKerasNeeded, UserError, unknown, whole
+from tfport.errors import LegacyKerasNeeded, StandInsNeeded, UserError, unknown, whole
 from tfport.program import Batch, OptimizerInfo, Program
 from tfport.state import State
 
@@ -131,7 +131,9 @@ class Session:
         """Role and precision -> a side that is being built."""
         self.begun: list[Ahead[Any]] = []
         """All that was begun before it was asked for."""
-        self._homes = {role: Home(order.given(role), role) for role in roles if order.elsewhere(role)}
+        self._homes = {
+            role: Home(order.given(role), role, self._needed(role)) for role in roles if order.elsewhere(role)
+        }
 
     def __enter__(self) -> Session:
         return self
@@ -222,20 +224,35 @@ class Session:
             self._programs[role] = factories.build(self.order.given(role), role, "float32", self.order.seed, names)
         return self._programs[role]
 
+    def _needed(self, role: str) -> dict[str, str]:
+        """What the process of a side is started with: what the original's source asks for."""
+        given = self.order.given(role)
+        if role != "legacy" or (factories.is_file(given) and not str(given).endswith(".py")):
+            return {}
+        found = old_names.needs(str(given), role)
+        self.notes += found.notes
+        return found.environment
+
     def _remote(self, role: str, precision: str, seed: int) -> Program:
-        """The side in a process of its own; once more with Keras 2 behind tf.layers where its code needs that."""
+        """The side in a process of its own; started again where its code needs Keras 2 or TensorFlow 1's names."""
         from tfport.checking.remote import RemoteProgram
 
         given, names = self.order.given(role), self.order.names if role == "legacy" else {}
-        try:
-            return RemoteProgram(given, role, precision, seed, names, self._homes[role])
-        except LegacyKerasNeeded:
-            if importlib.util.find_spec("tf_keras") is None or self._homes[role].environment:
-                raise
-        self._homes[role].close()
-        self._homes[role] = Home(given, role, {"TF_USE_LEGACY_KERAS": "1"})
-        self.notes.append(f"the {role} side needs Keras 2 and was started with TF_USE_LEGACY_KERAS=1")
-        return RemoteProgram(given, role, precision, seed, names, self._homes[role])
+        while True:
+            home = self._homes[role]
+            try:
+                return RemoteProgram(given, role, precision, seed, names, home)
+            except LegacyKerasNeeded:
+                more, note = old_names.LEGACY_KERAS, old_names.legacy_keras_note(role)
+                if importlib.util.find_spec("tf_keras") is None or more.items() <= (home.environment or {}).items():
+                    raise
+            except StandInsNeeded:
+                more, note = old_names.STAND_INS, old_names.stand_ins_note(role)
+                if more.items() <= (home.environment or {}).items():
+                    raise
+            home.close()
+            self._homes[role] = Home(given, role, {**(home.environment or {}), **more})
+            self.notes.append(note)
 
     @contextmanager
     def afresh(self, program: Program, role: str) -> Iterator[Program]:
