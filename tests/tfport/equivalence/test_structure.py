@@ -153,6 +153,16 @@ def test_another_algorithm_and_a_number_only_one_side_knows() -> None:
     assert rung.missing == ["the generator optimizer's weight_decay is known on one side only"]
 
 
+def test_slots_and_numbers_that_come_with_another_algorithm_are_not_missing() -> None:
+    first, second = FakeSubject(small_spec()).optimizers()
+    rate = first.hyperparameters["learning_rate"]
+    other = OptimizerInfo("discriminator", "Lion", {"learning_rate": rate, "rho": 0.5})
+    arrays = {"optimizer/discriminator/lion/x": np.zeros(2), "optimizer/generator/vhat/x": np.zeros(2)}
+    rung = compared(_Told(optimizers=(other, second), arrays=arrays))
+    assert rung.faults == ["the discriminator optimizer is Adam against Lion"]
+    assert rung.missing == ["optimizer/generator/vhat/x is part of one side's state only"]
+
+
 @pytest.mark.parametrize("name", ["optimizer/generator/vhat/x", "dropout/seed"])
 def test_state_that_only_one_side_has_is_named(name: str) -> None:
     more = _Told(arrays={name: np.zeros(2, np.float32)})
