@@ -34,6 +34,7 @@ from tfport.adapters.keras_optimizers import (
     round_hyperparameters,
     write,
 )
+from tfport.adapters.python_draws import Holders
 from tfport.adapters.tf_draws import Interceptor
 from tfport.checking.draws import DrawSource
 from tfport.errors import UserError
@@ -103,6 +104,9 @@ class KerasProgram(Program):
         self._remarks = list(remarks)
         self._optional = optional
         self._interceptor = Interceptor(self.draws)
+        own_steps = [model.train_step for model in models.values() if not _keras_step(model)]
+        held = steps.reachable([*phases.values(), *own_steps], steps.is_generator, _OUTSIDE)
+        self._interceptor.holders = Holders(list(held.values()))
         flavours = {flavour_of(model) for model in self.models.values()}
         if len(flavours) > 1:
             raise UserError(

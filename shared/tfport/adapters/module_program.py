@@ -35,6 +35,7 @@ from tfport.adapters.keras_optimizers import (
     round_hyperparameters,
     write,
 )
+from tfport.adapters.python_draws import Holders
 from tfport.adapters.tf_draws import Interceptor
 from tfport.checking.draws import DrawSource
 from tfport.checking.quoting import said
@@ -576,6 +577,7 @@ class ModuleProgram(Program):
         if generator is not None:
             self._others[key_of(generator.state)] = generator.state
         self._generators = {name: each for name, each in reached.items() if steps.is_generator(each)}
+        self._interceptor.holders = Holders(list(self._generators.values()))
         self.names = {key_of(each): name for name, each in self._named.items()}
         self._spies = {phase: _Spy(self._rules, lambda: self.names, self._unused) for phase in self.phases}
         floating = [each for key, (_, each) in found.variables.items() if key not in own]

@@ -298,13 +298,15 @@ def reachable(functions: Sequence[Any], stop: Callable[[Any], bool], outside: tu
       outside: top-level packages whose functions and objects are not looked into.
     """
     found: dict[str, Any] = {}
-    seen: set[int] = set()
+    seen: set[tuple[int, ...]] = set()
     queue: list[tuple[str, Any, int]] = [("", function, 0) for function in functions]
     while queue:
         name, each, depth = queue.pop(0)
-        if id(each) in seen or depth > _DEPTH:
+        method = isinstance(each, types.MethodType)
+        identity = (id(each.__func__), id(each.__self__)) if method else (id(each),)
+        if identity in seen or depth > _DEPTH:
             continue
-        seen.add(id(each))
+        seen.add(identity)
         if stop(each):
             unique, number = name, 1
             while unique in found:
@@ -322,7 +324,9 @@ def _children(name: str, each: Any, outside: tuple[str, ...]) -> list[tuple[str,
         given = [("", each.func), *(("", value) for value in each.args), *each.keywords.items()]
         return [(key, value) for key, value in given if not _simple(value)]
     if isinstance(each, types.MethodType):
-        return [("", each.__func__), (name, each.__self__)]
+        used = each.__func__.__code__.co_names if isinstance(each.__func__, types.FunctionType) else ()
+        called = [(key, getattr(each.__self__, key)) for key in used if _is_method(each.__self__, key)]
+        return [("", each.__func__), (name, each.__self__), *called]
     if isinstance(each, weakref.ref):
         return [(name, each())]
     if isinstance(each, types.FunctionType) and hasattr(each, "__wrapped__"):
@@ -348,6 +352,12 @@ def _children(name: str, each: Any, outside: tuple[str, ...]) -> list[tuple[str,
     if isinstance(each, type) or _simple(each) or type(each).__module__.split(".")[0] in outside:
         return []
     return [(key.lstrip("_"), value) for key, value in (attributes(each) or {}).items() if not _simple(value)]
+
+
+def _is_method(thing: Any, name: str) -> bool:
+    """Whether an object's class has a plain function of this name."""
+    own = getattr(thing, "__dict__", {})
+    return name not in own and isinstance(inspect.getattr_static(type(thing), name, None), types.FunctionType)
 
 
 class PythonCounts:

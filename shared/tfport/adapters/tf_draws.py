@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfport.adapters import python_draws
+from tfport.adapters.python_draws import Holders, is_users_call
 from tfport.adapters.rewriting import unrewritten
 from tfport.checking import candidates
 from tfport.checking.draws import DrawSource
@@ -285,6 +287,8 @@ class Interceptor:
 
     def __init__(self, draws: DrawSource) -> None:
         self.draws = draws
+        self.holders = Holders([])
+        """Of the generators of Python's and numpy's that the code holds."""
         self._phase = ""
         self._recorded: dict[str, str] | None = None
         self._traced: dict[str, dict[str, str]] = {}
@@ -295,11 +299,15 @@ class Interceptor:
     def feeding(self, phase: str) -> Iterator[None]:
         """Begins the draws of one call and feeds all that is run or traced inside, graphs as they are written.
 
-        numpy's global generator and Python's are seeded from the draws and put back at the end.
+        What the code draws by Python's and numpy's generators is fed too (`python_draws`); the global ones are seeded
+        for what that does not reach, and put back at the end.
         """
         self.draws.begin(phase)
-        with self._replaced(phase, self._fed), _python_generators(self.draws), unrewritten():
+        with self._replaced(phase, self._fed), _python_generators(self.draws), self._python(), unrewritten():
             yield
+
+    def _python(self) -> contextlib.AbstractContextManager[None]:
+        return python_draws.fed(self.draws, self.holders)
 
     @contextlib.contextmanager
     def passing(self, phase: str) -> Iterator[None]:
@@ -451,7 +459,7 @@ class Interceptor:
             def replacement(*args: Any, **kwargs: Any) -> Any:
                 value = original(*args, **kwargs)
                 shown = args[0] if value is None and args else value  # shuffle works in place
-                if not _users_call():
+                if not is_users_call():
                     return value
                 if tf.executing_eagerly():
                     self._tell(name, _shown(shown))
@@ -482,17 +490,6 @@ class Interceptor:
 def _shown(value: Any) -> Array:
     array = np.asarray(value)
     return array if array.dtype != object else np.frombuffer(repr(value).encode(), np.uint8)
-
-
-def _users_call() -> bool:
-    """Whether a function of `random` or `np.random` was called by something else than TensorFlow or Keras."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module != __name__ and not module.startswith("tensorflow.python.autograph"):
-            return module.split(".")[0] not in ("tensorflow", "keras", "tf_keras", "numpy", "random", "tempfile")
-        frame = frame.f_back
-    return True
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tfport.adapters import steps
+from tfport.adapters import python_draws, steps
 from tfport.checking.draws import DrawSource
 from tfport.errors import UserError
 from tfport.program import (
@@ -760,6 +760,7 @@ class TorchProgram(Program):
         self.counts = {id(each): _steps(each) for each in optimizers.values()}
         reached = steps.reachable([*functions.values()], _sought, ("torch", "numpy"))
         self._generators = {name: each for name, each in reached.items() if steps.is_generator(each)}
+        self._holders = python_draws.Holders(list(self._generators.values()))
         schedulers = [each for each in reached.values() if isinstance(each, (LRScheduler, ReduceLROnPlateau))]
         self._schedulers = [
             each for each in schedulers if any(each.optimizer is owner for owner in optimizers.values())
@@ -1056,6 +1057,8 @@ class TorchProgram(Program):
             if fed:
                 torch.manual_seed(int(self.draws.number("torch", ()).integers(0, 2**32)))
             used = stack.enter_context(steps.seeded(self.draws if fed else None, self._generators))
+            if fed:
+                stack.enter_context(python_draws.fed(self.draws, self._holders))
             stack.enter_context(_default_dtype(getattr(torch, self.precision)))
             stack.enter_context(_plain_attention())
             for register, hook in (
