@@ -12,6 +12,7 @@ _CONSTRUCTORS: dict[str, str] = {
     "tf1_graph": "tfport.adapters.tf1_sides",
     "from_meta": "tfport.adapters.tf1_sides",
     "from_saved_model": "tfport.adapters.tf1_sides",
+    "from_script": "tfport.adapters.script",
     "keras_model": "tfport.adapters.keras_models",
     "keras_phases": "tfport.adapters.keras_models",
     "keras_gan": "tfport.adapters.keras_models",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,39 @@ def from_saved_model(
     """
     file = graph_files.read_saved_model(Path(folder))
     return _from_file(file, Given(inputs, outputs, losses, train_ops, training, inference), precision)
+
+
+def script_graph(
+    graph: Any,
+    values: Mapping[str, Any],
+    found: Mapping[str, Any],
+    notes: Sequence[str],
+    precision: str | None,
+    again: Callable[[int], GraphProgram],
+) -> GraphProgram:
+    """A Program of the graph that a script built, with the values that its variables had in the script's Session.
+
+    Args:
+      graph: the graph.
+      values: variable -> value; what has none gets what its initialiser gives.
+      found: what is known of the graph's parts, as `tf1_graph` takes it.
+      notes: what a report says of it.
+      precision: as `tf1_graph` takes it.
+      again: seed -> the same of another run of the script.
+
+    Raises:
+      UserError: something needed cannot be told.
+    """
+
+    def start(program: GraphProgram) -> None:
+        _start(program)
+        for name, value in values.items():
+            program.values.write(name, value)
+        for note in notes:
+            program.note(note)
+
+    program = _opened(lambda opened: GraphProgram(graph, opened, Given(**found), again=again, start=start), graph)
+    return _in(precision, program)
 
 
 def _from_file(file: graph_files.GraphFile, given: Given, precision: str | None) -> GraphProgram:

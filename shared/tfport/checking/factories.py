@@ -81,8 +81,9 @@ def find(name: str, side: str) -> Any:
     module_name, colon, function_name = name.partition(":")
     if module_name.endswith(".py"):
         raise UserError(
-            f"--{side}={name} names a file, and no file's code is run: name the function by its module, as "
-            f"{Path(module_name).stem}:{function_name or 'function'}, in the folder of {Path(module_name).name}."
+            f"--{side}={name} names a function of a file: name it by its module, as "
+            f"{Path(module_name).stem}:{function_name or 'function'}, in the folder of {Path(module_name).name}; or "
+            "give the file alone, which is then run up to its first training call."
         )
     if not (colon and module_name and function_name) or module_name.startswith("."):
         if side == "batches":
@@ -174,7 +175,9 @@ def build(
     if isinstance(given, Program):
         return _in_precision(given, precision, side)
     if is_file(given):
-        program = _guarded(lambda: _from_file(str(given), side, precision, names), str(given), side)
+        seed_all(seed)
+        with lines_noted():
+            program = _guarded(lambda: _from_file(str(given), side, precision, seed, names), str(given), side)
         return _in_precision(program, precision, str(given))
     function = find(given, side) if isinstance(given, str) else given
     if is_built(function) or not callable(function):
@@ -410,19 +413,28 @@ def _leaves(tree: Any) -> list[Any]:
     return [leaf for value in tree for leaf in _leaves(value)] if isinstance(tree, list | tuple) else [tree]
 
 
-def _from_file(given: str, side: str, precision: str, names: dict[str, Any]) -> Program:
+def _from_file(given: str, side: str, precision: str, seed: int, names: dict[str, Any]) -> Program:
     path = Path(given)
+    if path.suffix == ".py" and path.is_file():
+        from tfport.adapters import script
+
+        try:
+            return script.from_script(path, precision=precision, seed=seed, **names)
+        except script.Raised as raised:
+            text = f"the {side} script {given} raised {said(raised.error)} before it trained"
+            raise _refusal(text, raised.error) from raised
     if path.suffix != ".py" and ".py:" in given:
         find(given, side)
     if not path.exists():
         raise UserError(
-            f"--{side}={given}: there is no such file; expected module:function, a .meta file or a SavedModel's folder."
+            f"--{side}={given}: there is no such file; expected module:function, a script, a .meta file or a "
+            "SavedModel's folder."
         )
     saved_model = path.is_dir() or path.name == "saved_model.pb"
     if not saved_model and path.suffix != ".meta":
         raise UserError(
             f"--{side}={given} is a file whose code or pickle is not run. Name a factory as module:function, or give a "
-            ".meta file with its checkpoint, or a SavedModel's folder."
+            "script, a .meta file with its checkpoint, or a SavedModel's folder."
         )
     from tfport.adapters import constructor
 

@@ -1,12 +1,14 @@
 """Proves a port of your own equal to its original, or finds the first divergence and where in the code it arises.
 
-A side is a function that builds it, written module:function; the legacy side may be a TF1 graph's .meta file with its
-checkpoint, or a SavedModel's folder. A function returns a compiled Keras model, builds a TF1 graph, or returns what
-tfport.adapters makes of a GAN, a tf.Module or a PyTorch module. Where it takes dtype, rounding is shown in float64.
+A side is a function that builds it, written module:function; or a script, which is run up to its first training call;
+the legacy side may be a TF1 graph's .meta file with its checkpoint, or a SavedModel's folder. A function returns a
+compiled Keras model, builds a TF1 graph, or returns a mapping such as {"module": module, "step": function}. Where it
+takes dtype, rounding is shown in float64.
 
 Examples:
   tfport check --legacy=train_tf1:build --modern=train_keras:model --batches=data:batch --html=report.html
   tfport check --legacy=model.ckpt-1000.meta --modern=train_keras:model --batches=data:batch --steps=50
+  tfport check --legacy=train.py --modern=train_keras:model --batches=data:batch
   tfport check --modern=train_keras:model --batches=data:batch
   tfport check --legacy=train_tf1:build --batches=data:batch --record=original
   tfport check --legacy=original --modern=train_keras:model,train_torch:model --html=report.html
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "legacy", None, "The original: module:function, a .meta file, or a SavedModel's or a record's folder."
+    "legacy", None, "The original: module:function, a script, a .meta file, or a SavedModel's or a record's folder."
 )
 flags.DEFINE_list("modern", [], "The port: module:function; or several, with commas between.")
 flags.DEFINE_string(

@@ -232,7 +232,7 @@ class _Trap:
         return os._exit, (9,)
 
 
-@pytest.mark.parametrize("name", ["model.pkl", "model.h5", "model.keras", "model.pt", "train.py", "model.npz"])
+@pytest.mark.parametrize("name", ["model.pkl", "model.h5", "model.keras", "model.pt", "model.npz"])
 def test_no_file_is_run(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(pickle.dumps(_Trap()))
@@ -240,7 +240,7 @@ def test_no_file_is_run(name: str, tmp_path: Path) -> None:
         UserError, match=r"is a file whose code or pickle is not run. Name a factory as module:function"
     ):
         build(path, "modern")
-    with pytest.raises(UserError, match="names a file, and no file's code is run: name the function by its module, as"):
+    with pytest.raises(UserError, match="names a function of a file: name it by its module, as train:build"):
         build(f"{tmp_path}/train.py:build", "modern")
 
 

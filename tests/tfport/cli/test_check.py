@@ -228,10 +228,13 @@ def test_a_counter_that_is_no_variable_is_found_at_rung_9(tmp_path: Path) -> Non
         ("check_sides", "--modern=check_sides is neither module:function nor a file that exists; expected"),
         ("check_sides:", "--modern=check_sides: is neither module:function nor a file"),
         (".check_sides:modern", "--modern=.check_sides:modern is neither module:function"),
-        ("./port.py:build", "--modern=./port.py:build names a file, and no file's code is run: name the function by"),
-        ("port.py", "--modern=port.py is a file whose code or pickle is not run. Name a factory as module:function"),
+        (
+            "./port.py:build",
+            "--modern=./port.py:build names a function of a file: name it by its module, as port:build",
+        ),
+        ("port.py", "the modern script port.py raised"),
         ("port.pkl", "--modern=port.pkl is a file whose code or pickle is not run."),
-        ("models/port.meta", "--modern=models/port.meta: there is no such file; expected module:function, a .meta"),
+        ("models/port.meta", "--modern=models/port.meta: there is no such file; expected module:function, a script"),
         ("check_sides:not_a_function", "--modern=check_sides:not_a_function is int, expected a function that builds"),
         (
             "check_sides:raising",
