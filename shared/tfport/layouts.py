@@ -55,7 +55,12 @@ class MappedVariable:
     @property
     def changes(self) -> bool:
         """Whether anything but the name differs."""
-        parts = self.legacy_block, self.modern_block, self.transpose, self.reshape, self.view, self.flip
+        return self.in_part or bool(self.transpose) or self.reshape
+
+    @property
+    def in_part(self) -> bool:
+        """Whether more is done than to transpose and reshape the whole variable."""
+        parts = self.legacy_block, self.modern_block, self.view, self.flip
         return any(parts) or bool(self.offset) or self.summed
 
     @property
@@ -143,6 +148,16 @@ def to_legacy(parts: Sequence[tuple[MappedVariable, Array]], weights: bool) -> A
         terms = [laid_back(each, pair) - np.asarray(pair.offset * weights, array.dtype) for pair, each in group]
         whole[_slices(block)] = sum(terms[1:], terms[0]) if weights else _mean(terms)
     return whole
+
+
+def further_terms(pairs: Iterable[MappedVariable]) -> set[MappedVariable]:
+    """Of the modern blocks that add up to one legacy block, all but the first: that one is loaded, these are zero."""
+    first: dict[tuple[str, Block], MappedVariable] = {}
+    return {
+        pair
+        for pair in pairs
+        if pair.summed and first.setdefault((pair.legacy, pair.legacy_block), pair).modern != pair.modern
+    }
 
 
 def share(

@@ -12,7 +12,7 @@ from tfport.checking import batches as batch_names
 from tfport.checking.counters import Counted, Track, as_count, is_floating
 from tfport.checking.lazy import Lazy, located
 from tfport.checking.store import Place
-from tfport.layouts import MappedVariable, share, to_legacy, to_modern
+from tfport.layouts import MappedVariable, further_terms, share, to_legacy, to_modern
 from tfport.program import Batch, Node, Program
 from tfport.state import State, slot_name
 from tfport.subject import OptimizerInfo, VariableInfo
@@ -145,7 +145,7 @@ class Side:
         self.names = names
         self.loaded: dict[str, tuple[dict[str, Array], Array]] = {}
         """Own name of a variable that holds sums -> the legacy arrays it was last loaded with, and what they made."""
-        self._empty = _further_terms(names)
+        self._empty = further_terms(pair for blocks in names.variables.values() for pair in blocks)
         self.phases = tuple(names.phases) or self.program.phases
         self.program.draws.aliases = {own: shared for shared, own in names.phases.items()}
 
@@ -350,10 +350,3 @@ def _variable_of(own: str) -> str:
         return own
     parts = own.split("/", 3)
     return parts[3] if len(parts) == 4 else ""
-
-
-def _further_terms(names: Names) -> set[MappedVariable]:
-    """Of the modern blocks that add up to one legacy block, all but the first: that one is loaded, these are zero."""
-    first: dict[tuple[str, Any], MappedVariable] = {}
-    pairs = [pair for blocks in names.variables.values() for pair in blocks if pair.summed]
-    return {pair for pair in pairs if first.setdefault((pair.legacy, pair.legacy_block), pair) is not pair}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfport.checking.mapping_file import SCHEMA, load
+from tfport.checking.mapping_file import READ, SCHEMA, block, check_tiles, load
+from tfport.checking.mapping_file import entry as as_entry
 from tfport.checkpoints.contents import Contents, Role, Stored
 from tfport.errors import CheckpointError, UserError, unknown
 from tfport.files import write_json
@@ -84,7 +85,7 @@ def read_mapping(path: Path) -> MappingFile:
         f'{{"schema": {SCHEMA}, "variables": [{{"legacy": ..., "modern": ...}}, ...], "optimizers": [{{"legacy": ..., '
         '"modern": ...}]}'
     )
-    if not isinstance(tree, dict) or tree.get("schema") != SCHEMA:
+    if not isinstance(tree, dict) or tree.get("schema") not in READ:
         raise UserError(f"--mapping={path} is no mapping of schema {SCHEMA}: expected {form}.")
     lists: dict[str, list[Any]] = {}
     for key in ("variables", "optimizers"):
@@ -135,7 +136,7 @@ def write_draft(
     pairs = _by_names(source, target, layouts)
     taken = {pair.modern for pair in pairs.values()}
     left = [each for each in target.values() if each.name not in taken]
-    entries = [_entry(pair) for pair in pairs.values()]
+    entries = [as_entry(pair) for pair in pairs.values()]
     guesses = 0
     for variable in source.values():
         if variable.name in pairs:
@@ -146,7 +147,7 @@ def write_draft(
         left.remove(fitting[0])
         guesses += 1
         guess = _pair(variable, fitting[0], None, "a guess: the first of this shape; look at it")
-        entries.append({**_entry(guess), "ambiguous": [each.name for each in fitting[1:]]})
+        entries.append({**as_entry(guess), "ambiguous": [each.name for each in fitting[1:]]})
     named = {entry["legacy"] for entry in entries}
     write_json(
         path,
@@ -161,15 +162,6 @@ def write_draft(
     return guesses
 
 
-def _entry(pair: MappedVariable) -> dict[str, Any]:
-    entry: dict[str, Any] = {"legacy": pair.legacy, "modern": pair.modern}
-    if pair.transpose:
-        entry["transpose"] = list(pair.transpose)
-    if pair.reshape:
-        entry["reshape"] = True
-    return {**entry, "reason": pair.reason}
-
-
 # --- Variables --------------------------------------------------------------------------------------------------------
 def pair_variables(
     source: Mapping[str, Variable],
@@ -177,8 +169,8 @@ def pair_variables(
     mapping: MappingFile | None,
     leave_out: Sequence[str] = (),
     layouts: tuple[str, str] = ("tf", "tf"),
-) -> dict[str, MappedVariable]:
-    """Target's variable -> the pair.
+) -> dict[str, tuple[MappedVariable, ...]]:
+    """Target's variable -> its blocks.
 
     Args:
       source: the variables to carry.
@@ -188,57 +180,36 @@ def pair_variables(
       layouts: whose kernels each side has: "tf" or "torch".
 
     Raises:
-      UserError: the mapping names what is not there, or shapes do not fit.
+      UserError: the mapping names what is not there, shapes do not fit, or blocks do not tile a variable.
     """
-    given: dict[str, MappedVariable] = {}
+    given: dict[str, tuple[MappedVariable, ...]] = {}
     if mapping is not None:
         for entry in mapping.variables:
             for side, known in (("legacy", source), ("modern", target)):
                 if entry[side] not in known:
                     raise UserError(f"--mapping={mapping.path}: {unknown(f'{side} variable', entry[side], known)}")
-            if entry["modern"] in given:
-                raise UserError(f"--mapping={mapping.path} names the modern variable {entry['modern']} twice.")
-            given[entry["modern"]] = _given(
-                mapping.path, entry, source[entry["legacy"]], target[entry["modern"]], layouts
-            )
-    used = {pair.legacy for pair in given.values()}
+            pair = _given(mapping.path, entry, source[entry["legacy"]], target[entry["modern"]], layouts)
+            given[pair.modern] = (*given.get(pair.modern, ()), pair)
+        check_tiles(mapping.path, [pair for blocks in given.values() for pair in blocks])
+    used = {pair.legacy for blocks in given.values() for pair in blocks}
     behind = {*leave_out, *(mapping.legacy_only if mapping else ())}
     kept = mapping.modern_only if mapping else frozenset()
     free = {name: each for name, each in source.items() if name not in used and name not in behind}
     open_ = {name: each for name, each in target.items() if name not in given and name not in kept}
     found = _by_names(free, open_, layouts)
-    return {**given, **{pair.modern: pair for pair in found.values()}}
+    return {**given, **{pair.modern: (pair,) for pair in found.values()}}
+
+
+_HOW = {"transpose", "reshape", "legacy_block", "modern_block", "view", "flip", "offset", "sum"}
+"""The keys of an entry that say how one variable becomes the other; without any, the frameworks' layouts do."""
 
 
 def _given(
     path: Path, entry: Mapping[str, Any], one: Variable, other: Variable, layouts: tuple[str, str]
 ) -> MappedVariable:
-    order = entry.get("transpose")
-    if order is not None and (not isinstance(order, list) or sorted(order, key=str) != list(range(len(one.shape)))):
-        raise UserError(
-            f"--mapping={path}: transpose of {one.name} is {order!r}, expected an order of the axes 0 to "
-            f"{len(one.shape) - 1}."
-        )
-    if entry.get("reshape") is True:
-        shape = tuple(one.shape[axis] for axis in order) if order else one.shape
-        if _size(shape) != _size(other.shape):
-            raise UserError(
-                f"--mapping={path}: {one.name} has {_size(shape):,} elements and {other.name} {_size(other.shape):,}; "
-                "a reshape cannot make them fit."
-            )
-        return MappedVariable(
-            one.name, other.name, one.shape, other.shape, tuple(order or ()), shape != other.shape, "mapping file"
-        )
-    if order is None and one.shape == other.shape and layouts[0] == layouts[1]:
-        return _pair(one, other, (), "mapping file")
-    if order is None:
-        return _pair(one, other, _order(one, other, layouts, str(path)), "mapping file")
-    if tuple(one.shape[axis] for axis in order) != other.shape:
-        raise UserError(
-            f"--mapping={path}: {one.name} has shape {tuple(one.shape[axis] for axis in order)} once transposed, and "
-            f"{other.name} has {other.shape}."
-        )
-    return _pair(one, other, tuple(order), "mapping file")
+    if entry.keys() & _HOW or (one.shape == other.shape and layouts[0] == layouts[1]):
+        return block(path, entry, one.shape, other.shape)
+    return _pair(one, other, _order(one, other, layouts, str(path)), "mapping file")
 
 
 def _by_names(
@@ -336,16 +307,9 @@ def _order(one: Variable, other: Variable, layouts: tuple[str, str], path: str |
     return None
 
 
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for each in shape:
-        size *= each
-    return size
-
-
 # --- Optimizers -------------------------------------------------------------------------------------------------------
 def pair_optimizers(
-    source: Contents, target: Contents, variables: Mapping[str, MappedVariable], mapping: MappingFile | None
+    source: Contents, target: Contents, variables: Iterable[MappedVariable], mapping: MappingFile | None
 ) -> dict[str, str]:
     """Source's optimizer -> target's: by the mapping, by what they train, by name, or as the only two.
 
@@ -363,12 +327,17 @@ def pair_optimizers(
         if other not in right:
             raise UserError(where + str(unknown("modern optimizer", other, right)))
         found[one] = other
-    partner = {pair.legacy: pair.modern for pair in variables.values()}
+    partners: dict[str, list[str]] = {}
+    for pair in variables:
+        partners.setdefault(pair.legacy, []).append(pair.modern)
 
     def rest() -> tuple[list[str], list[str]]:
         return [each for each in left if each not in found], [each for each in right if each not in found.values()]
 
-    held = {name: frozenset(partner.get(each, each) for each in one.variables) for name, one in left.items()}
+    held = {
+        name: frozenset(other for each in one.variables for other in partners.get(each, [each]))
+        for name, one in left.items()
+    }
     ones, others = rest()
     for one in ones:
         same = [other for other in others if held[one] and held[one] == frozenset(right[other].variables)]

@@ -32,7 +32,7 @@ from tfport.checkpoints.contents import (
 )
 from tfport.checkpoints.pairing import MappingFile, pair_optimizers, pair_variables, variables_of
 from tfport.errors import CheckpointError
-from tfport.layouts import MappedVariable
+from tfport.layouts import MappedVariable, by_variables, further_terms, in_words, to_modern
 from tfport.state import slot_name
 from tfport.subject import CORRECTED
 
@@ -162,7 +162,8 @@ class _Planner:
         wanted = variables_of(target.contents, target.tensors)
         behind = [name for name in own if _matches(name, options.leave_out)]
         self.pairs = pair_variables(own, wanted, mapping, behind, (layout, target.layout))
-        partners = {pair.legacy: pair for pair in self.pairs.values()}
+        partners = [pair for blocks in self.pairs.values() for pair in blocks]
+        self.empty = further_terms(partners)
         self.optimizers: dict[str, str] = {}  # target's -> source's
         if contents.optimizers and target.contents.optimizers:
             self.optimizers = {
@@ -222,8 +223,8 @@ class _Planner:
         return Move(stored, entry, f"kept from the template ({why})", (), lambda: template.chunks(entry.key))
 
     def _variable(self, stored: Stored, entry: Entry) -> Move | None:
-        pair = self.pairs.get(entry.name)
-        if pair is None:
+        blocks = self.pairs.get(entry.name)
+        if blocks is None:
             if self.mapping is not None and entry.name in self.mapping.modern_only:
                 return self._kept(stored, entry, "modern_only in the mapping")
             shape = "x".join(map(str, stored.shape)) or "scalar"
@@ -233,7 +234,76 @@ class _Planner:
                 f"{entry.name} ({shape})",
             )
             return None
-        return self._carried(stored, entry, [each.key for each in self.by_name[pair.legacy]], pair, None)
+        return self._filled(stored, entry, {pair.legacy: pair.legacy for pair in blocks}, blocks, None)
+
+    def _filled(
+        self,
+        stored: Stored,
+        entry: Entry,
+        names: Mapping[str, str],
+        blocks: Sequence[MappedVariable],
+        factor: tuple[float, float] | None,
+    ) -> Move | None:
+        """A tensor from the source's `names`: legacy variable -> itself, or its slot."""
+        keys = {legacy: [each.key for each in self.by_name[name]] for legacy, name in names.items()}
+        if len(blocks) == 1 and not blocks[0].in_part:
+            return self._carried(stored, entry, keys[blocks[0].legacy], blocks[0], factor)
+        return self._assembled(stored, entry, keys, blocks, factor)
+
+    def _assembled(
+        self,
+        stored: Stored,
+        entry: Entry,
+        keys: Mapping[str, Sequence[str]],
+        blocks: Sequence[MappedVariable],
+        factor: tuple[float, float] | None,
+    ) -> Move | None:
+        """A tensor that is made of blocks."""
+        origins = {legacy: self.source.tensors[each[0]] for legacy, each in keys.items()}
+        self.used.update(key for each in keys.values() for key in each)
+        for pair in blocks:
+            if origins[pair.legacy].shape != pair.legacy_shape or stored.shape != pair.modern_shape:
+                self._problem(
+                    "{} has not its variable's shape, so that the mapping's blocks say nothing of it", entry.name
+                )
+                return None
+        dtype = str(np.result_type(*(numpy_dtype(each.dtype) for each in origins.values())))
+        if not self._castable(stored, entry, dtype):
+            return None
+        weights = entry.role is not Role.SLOT
+        if weights and any(pair.summed for pair in blocks):
+            legacy = " and ".join(dict.fromkeys(pair.legacy for pair in blocks))
+            self.notes.append(
+                f"{stored.key} and {legacy} are sums, or parts of one, of different numbers of variables: each summand "
+                "moves as far as a single variable would, so that training goes on at another pace."
+            )
+        source, empty = self.source, self.empty
+
+        def produce() -> Iterator[Bytes]:
+            arrays = {legacy: _gathered(source, each).astype(dtype) for legacy, each in keys.items()}
+            parts = [(pair, arrays[pair.legacy] * (not weights or pair not in empty)) for pair in blocks]
+            chunks: Iterator[Bytes] = pieces(to_modern(parts, weights))
+            if factor is not None:
+                chunks = algebra.scaled(chunks, dtype, *factor)
+            return algebra.cast(chunks, dtype, stored.dtype) if dtype != stored.dtype else chunks
+
+        words = [
+            f"{pairs[0].legacy} ({in_words(pairs)})" if in_words(pairs) else pairs[0].legacy
+            for pairs in by_variables(blocks)
+        ]
+        how = f"made of {' and '.join(words)}"
+        return Move(stored, entry, how, tuple(key for each in keys.values() for key in each), produce)
+
+    def _castable(self, stored: Stored, entry: Entry, dtype: str) -> bool:
+        """Whether numbers of a dtype may go to the target's; takes the problem down where they may not."""
+        if STRING in (dtype, stored.dtype):
+            self._problem("{} holds texts, which are not carried", entry.name)
+            return False
+        if dtype != stored.dtype and not np.can_cast(numpy_dtype(dtype), numpy_dtype(stored.dtype), "safe"):
+            if not self.options.cast:
+                self._problem("{} would be rounded; --cast allows it", f"{entry.name} ({dtype} to {stored.dtype})")
+            return self.options.cast
+        return True
 
     def _carried(
         self,
@@ -256,14 +326,7 @@ class _Planner:
                 f"{entry.name} {stored.shape} by {pair.legacy} {origin.shape}",
             )
             return None
-        if origin.dtype == STRING or stored.dtype == STRING:
-            self._problem("{} holds texts, which are not carried", entry.name)
-            return None
-        narrow = origin.dtype != stored.dtype and not np.can_cast(
-            numpy_dtype(origin.dtype), numpy_dtype(stored.dtype), "safe"
-        )
-        if narrow and not self.options.cast:
-            self._problem("{} would be rounded; --cast allows it", f"{entry.name} ({origin.dtype} to {stored.dtype})")
+        if not self._castable(stored, entry, origin.dtype):
             return None
         words = []
         if order:
@@ -290,7 +353,7 @@ class _Planner:
         return Move(stored, entry, ", ".join(words) or "copied", tuple(keys), produce)
 
     def _slot(self, stored: Stored, entry: Entry) -> Move | None:
-        pair = self.pairs.get(entry.variable)
+        blocks = self.pairs.get(entry.variable)
         one = self.optimizers.get(entry.optimizer)
         if one is None:
             if self.contents.optimizers:
@@ -306,17 +369,18 @@ class _Planner:
                     entry.name,
                 )
             return None
-        if pair is None:
+        if blocks is None:
             if self.mapping is not None and entry.variable in self.mapping.modern_only:
                 return self._kept(stored, entry, "its variable is modern_only in the mapping")
             self._problem("nothing is known to fill {}, whose variable has no partner", entry.name)
             return None
-        name = slot_name(one, entry.slot, pair.legacy)
+        names = {pair.legacy: slot_name(one, entry.slot, pair.legacy) for pair in blocks}
         if entry.optimizer in self.plain:
             return self._kept(stored, entry, "plain SGD uses no slots")
-        if name not in self.by_name and self._idle(one, entry.optimizer, entry.slot):
+        missing = any(name not in self.by_name for name in names.values())
+        if missing and self._idle(one, entry.optimizer, entry.slot):
             return self._kept(stored, entry, "the momentum is 0, so the slot is never used")
-        if name not in self.by_name:
+        if missing:
             self._problem(
                 f"the source's optimizer {one} has no slot for {{}}; --keep it to begin with the template's", entry.name
             )
@@ -324,10 +388,10 @@ class _Planner:
         try:
             factor = self._factor(one, entry)
         except CheckpointError as error:
-            self.used.update(each.key for each in self.by_name[name])
+            self.used.update(each.key for name in names.values() for each in self.by_name[name])
             self._problem(f"{{}}: {error}", entry.name)
             return None
-        return self._carried(stored, entry, [each.key for each in self.by_name[name]], pair, factor)
+        return self._filled(stored, entry, names, blocks, factor)
 
     # --- Optimizers ---------------------------------------------------------------------------------------------------
     def _check_algorithms(self) -> None:
@@ -713,7 +777,7 @@ class _Planner:
         partners = {one: other for other, one in self.optimizers.items()}
         holding = {each.optimizer for each in self.target.contents.entries if each.role is Role.SLOT}
         slots = any(each.role is Role.SLOT for each in self.target.contents.entries)
-        paired = {pair.legacy for pair in self.pairs.values()}
+        paired = {pair.legacy for blocks in self.pairs.values() for pair in blocks}
         behind = self.mapping.legacy_only if self.mapping else frozenset()
         for entry in self.contents.entries:
             if entry.key in self.used:
@@ -765,8 +829,8 @@ class _Planner:
 
     def _kept_slots(self, entry: Entry) -> bool:
         other = next((other for other, one in self.optimizers.items() if one == entry.optimizer), "")
-        pair = next((pair for pair in self.pairs.values() if pair.legacy == entry.variable), None)
-        return bool(pair) and _matches(slot_name(other, entry.slot, pair.modern if pair else ""), self.options.keep)
+        moderns = {pair.modern for blocks in self.pairs.values() for pair in blocks if pair.legacy == entry.variable}
+        return any(_matches(slot_name(other, entry.slot, modern), self.options.keep) for modern in moderns)
 
 
 def _loose_powers(contents: Contents) -> dict[str, dict[str, str]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from checkpoint_sides import FakeSource
 from tfport.checkpoints.contents import Contents, Entry, OptimizerEntry, Role
 from tfport.checkpoints.differing import Status, diff
 from tfport.checkpoints.paired_view import PairedSource
+from tfport.checkpoints.pairing import read_mapping
 
 W = np.arange(6, dtype="float32").reshape(2, 3)
 
@@ -65,3 +69,29 @@ def test_a_shared_count_that_every_optimizer_agrees_with_does_not_count() -> Non
     other.arrays["global_step"] = np.asarray(np.int64(4))
     (alone,) = diff(PairedSource(torch_side(), other), other).only_right
     assert alone.counts
+
+
+def test_a_variable_that_is_split_is_seen_as_its_parts(tmp_path: Path) -> None:
+    halves = [
+        {"legacy": "net/weight", "modern": name, "legacy_block": [[n, n + 1], [0, 3]]} for n, name in enumerate("xy")
+    ]
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"schema": 2, "variables": halves}))
+    entries = []
+    for name in "xy":
+        entries += [
+            Entry(name, Role.WEIGHT, name),
+            Entry(f"m{name}", Role.SLOT, f"optimizer/adam/m/{name}", name, "adam", "m"),
+        ]
+    optimizer = OptimizerEntry("adam", "Adam", "keras", {}, ("x", "y"))
+    arrays = {"x": W[:1], "mx": W[:1] + 1, "y": W[1:], "my": W[1:] + 1}
+    other = FakeSource(arrays, Contents(tuple(entries), (optimizer,)))
+    view = PairedSource(torch_side(), other, read_mapping(path))
+    found = diff(view, other)
+    assert {each.name: each.status for each in found.tensors} == dict.fromkeys(
+        ("x", "y", "optimizer/adam/m/x", "optimizer/adam/m/y"), Status.IDENTICAL
+    )
+    assert view.contents().optimizers[0].variables == ("x", "y")
+    second = W + np.array([[0], [1]], "float32")
+    changed = diff(PairedSource(torch_side(second), other, read_mapping(path)), other)
+    assert [each.name for each in changed.tensors if each.status is not Status.IDENTICAL] == ["y"]

@@ -20,7 +20,7 @@ def variables(**shapes: tuple[int, ...]) -> dict[str, Variable]:
 
 
 def partners(found: dict[str, Any]) -> dict[str, str]:
-    return {modern: pair.legacy for modern, pair in found.items()}
+    return {modern: pair.legacy for modern, (pair,) in found.items()}
 
 
 def mapping_file(folder: Path, **content: Any) -> pairing.MappingFile:
@@ -47,20 +47,20 @@ def test_torchs_words_are_understood_and_kernels_turned() -> None:
         "net/bias": "net/bias",
         "bn/moving_mean": "bn/running_mean",
     }
-    assert found["net/kernel"].transpose == (1, 0)
+    assert found["net/kernel"][0].transpose == (1, 0)
 
 
 def test_a_square_kernel_is_turned_between_frameworks_and_not_within_one() -> None:
     legacy, modern = variables(a__weight=(4, 4)), variables(a__kernel=(4, 4))
-    assert pairing.pair_variables(legacy, modern, None, layouts=("torch", "tf"))["a/kernel"].transpose == (1, 0)
-    assert pairing.pair_variables(modern, modern, None)["a/kernel"].transpose == ()
+    assert pairing.pair_variables(legacy, modern, None, layouts=("torch", "tf"))["a/kernel"][0].transpose == (1, 0)
+    assert pairing.pair_variables(modern, modern, None)["a/kernel"][0].transpose == ()
 
 
 def test_an_embedding_is_not_turned() -> None:
     found = pairing.pair_variables(
         variables(embedding__weight=(4, 4)), variables(embedding__embeddings=(4, 4)), None, layouts=("torch", "tf")
     )
-    assert found["embedding/embeddings"].transpose == ()
+    assert found["embedding/embeddings"][0].transpose == ()
 
 
 def test_a_square_matrix_of_no_known_kind_is_not_guessed_between_frameworks() -> None:
@@ -84,7 +84,7 @@ def test_convolutions_are_turned(layouts: tuple[str, str], shape: Any, expected:
         for word, each in zip(words, shape, strict=True)
     )
     found = pairing.pair_variables(legacy, modern, None, layouts=layouts)
-    assert found[f"c/{words[1]}"].transpose == expected
+    assert found[f"c/{words[1]}"][0].transpose == expected
 
 
 def test_an_ending_that_only_one_has_is_enough_and_one_that_two_have_is_not() -> None:
@@ -113,8 +113,18 @@ def test_a_mapping_may_transpose_and_reshape(tmp_path: Path) -> None:
         ],
     )
     found = pairing.pair_variables(variables(a=(2, 3), b=(6,)), variables(x=(3, 2), y=(2, 3)), mapping)
-    assert found["x"].transpose == (1, 0)
-    assert found["y"].reshape
+    assert found["x"][0].transpose == (1, 0)
+    assert found["y"][0].reshape
+
+
+def test_a_mapping_may_split_and_its_blocks_must_tile(tmp_path: Path) -> None:
+    halves = [{"legacy": "a", "modern": name, "legacy_block": [[2 * n, 2 * n + 2]]} for n, name in enumerate("xy")]
+    mapping = mapping_file(tmp_path, variables=halves)
+    found = pairing.pair_variables(variables(a=(4,)), variables(x=(2,), y=(2,)), mapping)
+    assert [found[name][0].legacy_block for name in "xy"] == [((0, 2),), ((2, 4),)]
+    mapping = mapping_file(tmp_path, variables=halves[:1])
+    with pytest.raises(UserError, match=r"legacy variable a .* leave a gap"):
+        pairing.pair_variables(variables(a=(4,)), variables(x=(2,), y=(2,)), mapping)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +133,8 @@ def test_a_mapping_may_transpose_and_reshape(tmp_path: Path) -> None:
         ({"legacy": "nowhere", "modern": "x"}, "unknown legacy variable 'nowhere'"),
         ({"legacy": "a", "modern": "nowhere"}, "unknown modern variable 'nowhere'"),
         ({"legacy": "a", "modern": "x", "transpose": [0, 2]}, "expected an order of the axes 0 to 1"),
-        ({"legacy": "a", "modern": "x", "transpose": [0, 1]}, "once transposed"),
-        ({"legacy": "a", "modern": "y", "reshape": True}, "a reshape cannot make them fit"),
+        ({"legacy": "a", "modern": "x", "transpose": [0, 1]}, "give the variable another partner, a transpose"),
+        ({"legacy": "a", "modern": "y", "reshape": True}, "give the variable another partner"),
         ({"legacy": "a", "modern": "x"}, 'say how with "transpose"'),
     ],
 )
@@ -138,8 +148,8 @@ def test_a_mapping_that_does_not_fit_is_refused(tmp_path: Path, entry: dict[str,
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "no mapping of schema 1"),
-        ('{"schema": 2}', "no mapping of schema 1"),
+        ("[]", "no mapping of schema 2"),
+        ('{"schema": 3}', "no mapping of schema 2"),
         ('{"schema": 1, "variables": 3}', "variables is no list"),
         ('{"schema": 1, "variables": [{"legacy": 1}]}', "entry 0 of variables needs"),
         ('{"schema": 1, "optimizers": ["x"]}', "entry 0 of optimizers needs"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 
 from checkpoint_sides import FakeSource
 from tfport import adam
-from tfport.checkpoints import plan
+from tfport.checkpoints import pairing, plan
 from tfport.checkpoints.contents import Array, Contents, Entry, OptimizerEntry, Role
+from tfport.checkpoints.pairing import MappingFile
 from tfport.checkpoints.plan import Options, Plan, Target
-from tfport.errors import CheckpointError
+from tfport.errors import CheckpointError, UserError
 
 RATE = 0.1
 
@@ -350,3 +353,79 @@ def test_all_problems_are_told_at_once() -> None:
     assert "x0 (2x3)" in str(told.value)
     assert "and 4 more" in str(told.value)
     assert "w, old would be lost" in str(told.value)
+
+
+# --- Blocks -----------------------------------------------------------------------------------------------------------
+def lstm_checkpoints() -> tuple[FakeSource, FakeSource]:
+    """TF1's cell, and Keras's: two kernels, the forget gate before the candidate."""
+    numbers = np.random.default_rng(0)
+    kernel, bias = numbers.normal(size=(5, 8)).astype("float32"), numbers.normal(size=8).astype("float32")
+    adam = OptimizerEntry("adam", "Adam", "tf1", {"beta_1": 0.9, "beta_2": 0.999}, ("k", "b"))
+    source = checkpoint({"k": kernel, "b": bias, "o:adam:m:k": kernel + 1, "o:adam:m:b": bias + 1}, [adam])
+    adam = OptimizerEntry("adam", "Adam", "tf1", {"beta_1": 0.9, "beta_2": 0.999}, ("w", "u", "c"))
+    shapes = {"w": (3, 8), "u": (2, 8), "c": (8,)}
+    empty = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+    like = checkpoint({**empty, **{f"o:adam:m:{name}": array for name, array in empty.items()}}, [adam])
+    return source, like
+
+
+def lstm_mapping() -> list[dict[str, Any]]:
+    gates = [(0, 0), (2, 1), (1, 2), (3, 3)]  # units of the legacy side, of the modern side
+    entries: list[dict[str, Any]] = []
+    for origin, place in gates:
+        there, here = [2 * origin, 2 * origin + 2], [2 * place, 2 * place + 2]
+        entries += [
+            {"legacy": "k", "modern": "w", "legacy_block": [[0, 3], there], "modern_block": [[0, 3], here]},
+            {"legacy": "k", "modern": "u", "legacy_block": [[3, 5], there], "modern_block": [[0, 2], here]},
+            {
+                "legacy": "b",
+                "modern": "c",
+                "legacy_block": [there],
+                "modern_block": [here],
+                "offset": 1.0 if place == 1 else 0.0,
+            },
+        ]
+    return entries
+
+
+def read_mapping(folder: Path, entries: list[dict[str, Any]]) -> MappingFile:
+    path = folder / "mapping.json"
+    path.write_text(json.dumps({"schema": 2, "variables": entries}))
+    return pairing.read_mapping(path)
+
+
+def test_blocks_are_applied_to_weights_and_slots(tmp_path: Path) -> None:
+    source, like = lstm_checkpoints()
+    target = Target("npz", like.tensors, like.contents(), like)
+    made = plan.make(source, source.contents(), target, read_mapping(tmp_path, lstm_mapping()))
+    found, order = filled(made), [0, 1, 4, 5, 2, 3, 6, 7]
+    kernel, bias = source.read("k"), source.read("b")
+    assert np.array_equal(found["w"], kernel[:3, order]) and np.array_equal(found["u"], kernel[3:, order])
+    assert np.array_equal(found["o:adam:m:u"], kernel[3:, order] + 1)
+    added = np.array([0, 0, 1, 1, 0, 0, 0, 0], "float32")
+    assert np.array_equal(found["c"], bias[order] + added)
+    assert np.array_equal(found["o:adam:m:c"], bias[order] + 1)
+    how = next(move.how for move in made.moves if move.stored.key == "c")
+    assert how == "made of b (elements 0 to 1, 4 to 5, 2 to 3, 6 to 7; 1 added to elements 4 to 5)"
+    assert not made.left_out
+
+
+def test_a_gap_between_blocks_is_refused(tmp_path: Path) -> None:
+    source, like = lstm_checkpoints()
+    target = Target("npz", like.tensors, like.contents(), like)
+    with pytest.raises(UserError, match=r"legacy variable k \(5, 8\) leave a gap"):
+        plan.make(source, source.contents(), target, read_mapping(tmp_path, lstm_mapping()[3:]))
+
+
+def test_two_biases_become_their_sum_and_one_becomes_two(tmp_path: Path) -> None:
+    two = checkpoint({"ih": np.arange(3.0), "hh": np.ones(3)})
+    one = checkpoint({"b": np.arange(3.0)})
+    forth = [{"legacy": name, "modern": "b", "sum": True} for name in ("ih", "hh")]
+    target = Target("npz", one.tensors, one.contents(), one)
+    made = plan.make(two, two.contents(), target, read_mapping(tmp_path, forth))
+    assert filled(made)["b"].tolist() == [1, 2, 3]
+    assert "each summand moves as far as a single variable would" in made.notes[0]
+    back = [{"legacy": "b", "modern": name, "sum": True} for name in ("ih", "hh")]
+    target = Target("npz", two.tensors, two.contents(), two)
+    made = plan.make(one, one.contents(), target, read_mapping(tmp_path, back))
+    assert {key: array.tolist() for key, array in filled(made).items()} == {"ih": [0, 1, 2], "hh": [0, 0, 0]}
