@@ -153,11 +153,7 @@ def to_legacy(parts: Sequence[tuple[MappedVariable, Array]], weights: bool) -> A
 def further_terms(pairs: Iterable[MappedVariable]) -> set[MappedVariable]:
     """Of the modern blocks that add up to one legacy block, all but the first: that one is loaded, these are zero."""
     first: dict[tuple[str, Block], MappedVariable] = {}
-    return {
-        pair
-        for pair in pairs
-        if pair.summed and first.setdefault((pair.legacy, pair.legacy_block), pair).modern != pair.modern
-    }
+    return {pair for pair in pairs if pair.summed and first.setdefault((pair.legacy, pair.legacy_block), pair) != pair}
 
 
 def share(

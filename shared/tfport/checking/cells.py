@@ -98,7 +98,9 @@ class Reading:
 
     def fits(self, units: int) -> bool:
         """Whether no matrix and no bias holds a part of a gate."""
-        return all(each.columns % units == 0 for each in (*self.inputs, *self.state))
+        sizes = [each.columns for each in (*self.inputs, *self.state)]
+        sizes += [info.parameters for bias in self.biases for info, _ in bias]
+        return all(size % units == 0 for size in sizes)
 
 
 def readings(variables: Sequence[VariableInfo]) -> Iterator[Reading]:
@@ -204,7 +206,7 @@ class Cell:
             for exchanged in ((False, True) if len(one.biases) == len(other.biases) == 2 else (False,))
         ]
         usual = {order: place for place, order in enumerate(_USUAL)}
-        for choice in sorted(found, key=lambda each: (usual.get(each.order, len(usual)), each.reading)):
+        for choice in sorted(found, key=lambda each: (each.order not in usual, each.reading, usual.get(each.order, 0))):
             yield choice
             yield replace(choice, offset=True)
 
@@ -253,13 +255,31 @@ def _gates(one: Reading, other: Reading) -> list[int]:
     return sorted(possible, key=lambda gates: one.columns // gates != state)
 
 
-def _is_cell(one: Reading, other: Reading) -> bool:
-    """Whether two readings have the gates of a recurrent cell, and not just the shape of some layers."""
+def _recurrent(one: Reading, other: Reading, shapes: set[tuple[int, ...]]) -> int:
+    """The gates of the recurrent cell that two readings have the shape of; 0 where they have that of no cell.
+
+    Args:
+      one: of one side.
+      other: of the other.
+      shapes: of all kernels: a state that is narrower than its gates has a projection.
+    """
+    if one.inputs[0].window or not (one.state or other.state):
+        return 0
+    state = (one.state or other.state)[0].rows
+    for gates in (4, 3, 1):
+        units = one.columns // gates
+        if gates in _gates(one, other) and (units == state or not shapes.isdisjoint({(units, state), (state, units)})):
+            return gates
+    return 0
+
+
+def _may_be_permuted(one: Reading, other: Reading) -> bool:
+    """Whether two readings of the same shapes may be one cell whose gates are in another order on each side."""
     separate = one if one.state else other
-    return any(
+    return not one.inputs[0].window and any(
         separate.state[0].rows == one.columns // gates if separate.state else one.rows > one.columns // gates
         for gates in _gates(one, other)
-        if gates > 2 and not one.inputs[0].window
+        if gates > 2
     )
 
 
@@ -405,35 +425,43 @@ def find(
     by_size: dict[tuple[int, int], list[tuple[int, Reading]]] = {}
     for place, reading in _runs(legacy):
         by_size.setdefault((reading.columns, reading.rows), []).append((place, reading))
-    held: dict[tuple[frozenset[str], frozenset[str]], tuple[float, list[tuple[Reading, Reading]]]] = {}
+    shapes: set[tuple[int, ...]] = {each.shape for each in (*legacy, *modern) if len(each.shape) == 2}
+    held: dict[tuple[frozenset[str], frozenset[str]], list[tuple[tuple[float, ...], Reading, Reading]]] = {}
     for place, reading in _runs(modern):
         for origin, partner in by_size.get((reading.columns, reading.rows), ()):
             covered = sum(("legacy", name) in wanted for name in partner.names)
             covered += sum(("modern", name) in wanted for name in reading.names)
             if not covered or not comparable(partner, reading) or (partner.shapes == reading.shapes) != whole:
                 continue
-            if not (_is_cell(partner, reading) if whole else _gates(partner, reading)):
+            if not (_may_be_permuted(partner, reading) if whole else _gates(partner, reading)):
                 continue
             names = partner.names, reading.names
-            if names not in held:
-                apart = abs(origin / len(legacy) - place / len(modern))
-                likeness = alike(min(names[0]), min(names[1]))
-                held[names] = -covered - len(names[0] | names[1]) / 100 - likeness + 3 * apart, []
-            held[names][1].append((partner, reading))
+            kernels = min(len(each.inputs) + len(each.state) for each in (partner, reading))
+            apart = 3 * abs(origin / len(legacy) - place / len(modern)) - alike(min(names[0]), min(names[1]))
+            held.setdefault(names, []).append(
+                (
+                    (-_recurrent(partner, reading, shapes), kernels, -covered, -len(names[0] | names[1]), apart),
+                    partner,
+                    reading,
+                )
+            )
     cells: list[Cell] = []
     taken: tuple[set[str], set[str]] = set(), set()
-    for names, (_, pairs) in sorted(held.items(), key=lambda each: each[1][0]):
+    for names, pairs in sorted(held.items(), key=lambda each: min(cost for cost, *_ in each[1])):
         if not names[0] & taken[0] and not names[1] & taken[1]:
-            cells.append(Cell(tuple(pairs)))
+            pairs.sort(key=lambda each: each[0])
+            cells.append(Cell(tuple((one, other) for _, one, other in pairs)))
             taken[0].update(names[0])
             taken[1].update(names[1])
     return cells
 
 
 def _runs(variables: Sequence[VariableInfo]) -> Iterator[tuple[int, Reading]]:
-    """Readings of every run of neighbours that could be one cell, with its place."""
+    """Readings of every run of neighbours that could be one cell, with its place; a bias stands behind its kernel."""
     floating = [each for each in variables if np.dtype(each.dtype).kind == "f"]
     for start in range(len(floating)):
+        if len(floating[start].shape) < 2:
+            continue
         for stop in range(start + 1, min(start + MOST_VARIABLES, len(floating)) + 1):
             run = floating[start:stop]
             if len({bool(each.optimizers) for each in run}) == 1:  # no bias is trained where its kernel is not

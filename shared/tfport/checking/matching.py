@@ -310,8 +310,9 @@ class _Search:
         behind = self._read_by(node, past=True)
         beside = [each for each in unsettled if each.cell.modern & set(behind)]
         beside.sort(key=lambda each: min(behind.index(name) for name in each.cell.modern if name in behind))
-        choices = dict.fromkeys(choice for each in beside for choice in each.cell.choices())
-        for choice in choices:
+        choices = [replace(each.choice, offset=not each.choice.offset) for each in beside]
+        choices += [choice for each in beside for choice in each.cell.choices()]
+        for choice in dict.fromkeys(choices):
             for group in [unsettled, *([each] for each in beside if len(unsettled) > 1)]:
                 if self.tries >= TRIES:
                     return False
@@ -481,8 +482,12 @@ class _Search:
         self._interchangeable(most)
 
     def _interchangeable(self, most: int) -> None:
-        """For each cell: gates that could as well change places."""
+        """For each kind of cell: gates that could as well change places."""
+        kinds: set[Any] = set()
         for place, each in enumerate(self.cells):
+            if each.choice in kinds:
+                continue
+            kinds.add(each.choice)
             for one, other in combinations(range(len(each.choice.order)), 2):
                 if self.tries >= most:
                     return

@@ -155,7 +155,7 @@ def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> li
     parts: dict[str, list[Valued]] = {}
     for node in nodes:
         if node.kind in SELECTING:
-            for name in node.inputs:
+            for name in node.inputs if _speaks(np.asarray(node.value)) else ():
                 parts.setdefault(name, []).append(node)
     known = healed | set(partners)
     torn = frozenset(name for name, found in parts.items() if any(part.name not in known for part in found))

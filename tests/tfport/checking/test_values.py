@@ -143,6 +143,12 @@ def test_one_part_says_nothing_of_the_whole_where_another_has_no_partner(known: 
     assert (found.name if found else None) == place
 
 
+def test_a_part_of_nothing_says_nothing() -> None:
+    whole, known = Valued("whole", drawn(8)), Valued("known", drawn(4), ("part",))
+    parts = [Valued("part", drawn(4), ("whole",), "StridedSlice"), Valued("rest", drawn(0), ("whole",), "StridedSlice")]
+    assert first_apart([whole, *parts, known], {"known"}) is None
+
+
 def test_a_part_that_heals_by_what_follows_leaves_the_whole_healed() -> None:
     whole = Valued("whole", drawn(2, 4))
     parts = [Valued(f"p{n}", drawn(4), ("whole",), "Split") for n in range(2)]
