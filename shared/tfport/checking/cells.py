@@ -27,8 +27,8 @@ from tfport.layouts import Block, MappedVariable, merged, sizes
 from tfport.subject import VariableInfo
 
 Array = np.ndarray[Any, Any]
-MOST_VARIABLES = 12
-"""Variables of one cell at most: three for each of four gates."""
+MOST_VARIABLES = 16
+"""Variables of one cell at most: two kernels and two biases for each of four gates."""
 _DOUBTFUL = 3
 """Variables of one or two rows that may be kernels or biases: so many are tried as both."""
 MOST_GATES = 4
@@ -416,7 +416,7 @@ def find(
     """Cells that certain variables belong to, none of which shares a variable with another.
 
     Args:
-      legacy: the legacy side's variables in order.
+      legacy: the legacy side's variables in the order of computation.
       modern: the modern side's.
       wanted: ("legacy" or "modern", name) of the variables that are to be accounted for.
       alike: how alike two names are, from 0 to 1.

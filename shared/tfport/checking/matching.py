@@ -8,6 +8,7 @@ one that agrees is taken. What the intermediates cannot tell apart is said.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfport.checking import cells
-from tfport.checking.values import Index, Valued, first_apart, matched
+from tfport.checking.values import Valued, first_apart, matched
 from tfport.layouts import MappedVariable
 from tfport.subject import VariableInfo
 
@@ -55,14 +56,21 @@ class _Way:
     legacy: str
     transpose: tuple[int, ...] = ()
     reshape: bool = False
+    view: tuple[int, ...] = ()
 
 
+Images = Mapping[int, Sequence[tuple[int, ...]]]
+"""Number of elements -> the shapes, of one example, that the legacy side's intermediates of that size have."""
 Trial = Callable[[Sequence[MappedVariable]], Sequence[Valued]]
 """The modern side's intermediates at the probe state under a mapping."""
 
 
-def ways(legacy: Sequence[VariableInfo], modern: VariableInfo) -> list[_Way]:
-    """Every way in which some legacy variable has the modern one's shape: as it is, transposed, or without ones."""
+def ways(legacy: Sequence[VariableInfo], modern: VariableInfo, images: Images | None = None) -> list[_Way]:
+    """Every way in which some legacy variable has the modern one's shape.
+
+    As it is, transposed, without ones, with neighbouring axes merged or split (a depthwise kernel's channels), or with
+    the rows of a flattened image in the order of another image layout.
+    """
     found = []
     for each in legacy:
         if np.dtype(each.dtype).kind != np.dtype(modern.dtype).kind:
@@ -76,13 +84,65 @@ def ways(legacy: Sequence[VariableInfo], modern: VariableInfo) -> list[_Way]:
                 for order in permutations(straight)
                 if order != straight and tuple(each.shape[axis] for axis in order) == modern.shape
             ]
-        elif each.shape != modern.shape and _squeezed(each.shape) == _squeezed(modern.shape):
+        elif each.shape != modern.shape and _merged(each.shape, modern.shape):
             found.append(_Way(each.name, (), True))
+        if len(each.shape) == 4 and _merged(_turned(each.shape, _DEPTHWISE), modern.shape):
+            found.append(_Way(each.name, _DEPTHWISE, True))
+        if len(each.shape) == 2 and images:
+            found += _flattened(each, modern, images.get(each.shape[0], ()))
     return found
 
 
-def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+_DEPTHWISE = (2, 3, 0, 1)
+"""A depthwise kernel of TensorFlow's with its channels first, as PyTorch's has them."""
+
+
+def _turned(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in order)
+
+
+def _merged(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes of as many elements differ by ones, and by neighbouring axes that one of them has merged."""
+    left, right = (tuple(size for size in shape if size != 1) for shape in (one, other))
+    if left == right:
+        return tuple(one) != tuple(other)
+    few, many = sorted((left, right), key=len)
+    if len(few) < 2 or math.prod(few) != math.prod(many):
+        return False
+    rest = list(many)
+    for size in few:
+        product = 1
+        while rest and product < size:
+            product *= rest.pop(0)
+        if product != size:
+            return False
+    return not rest
+
+
+def _flattened(one: VariableInfo, other: VariableInfo, shapes: Iterable[tuple[int, ...]]) -> Iterable[_Way]:
+    """Ways in which the rows of a kernel are those of an image whose axes are in another order."""
+    rows, columns = one.shape
+    for shape in shapes:
+        axes = len(shape)
+        for order in permutations(range(axes)):
+            if order == tuple(range(axes)):
+                continue
+            if other.shape == (rows, columns):
+                yield _Way(one.name, (*order, axes), True, (*shape, columns))
+            if other.shape == (columns, rows):
+                yield _Way(one.name, (axes, *order), True, (*shape, columns))
+
+
+def _images(shapes: Iterable[tuple[int, ...]], legacy: Sequence[VariableInfo]) -> dict[int, list[tuple[int, ...]]]:
+    """See `Images`; for the sizes that kernels have rows."""
+    rows = {each.shape[0] for each in legacy if len(each.shape) == 2}
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for whole in shapes:
+        shape = tuple(size for size in whole[1:] if size != 1)
+        size = math.prod(shape)
+        if len(shape) in (2, 3) and size in rows and shape not in found.setdefault(size, []):
+            found[size].append(shape)
+    return found
 
 
 def first_guess(legacy: Sequence[VariableInfo], modern: Sequence[VariableInfo]) -> list[MappedVariable]:
@@ -126,7 +186,9 @@ def _reason(one: VariableInfo, other: VariableInfo, legacy: Sequence[VariableInf
 
 
 def _mapped(one: VariableInfo, other: VariableInfo, way: _Way, reason: str) -> MappedVariable:
-    return MappedVariable(one.name, other.name, one.shape, other.shape, way.transpose, way.reshape, reason)
+    return MappedVariable(
+        one.name, other.name, one.shape, other.shape, way.transpose, way.reshape, reason, view=way.view
+    )
 
 
 def _tokens(name: str) -> set[str]:
@@ -156,6 +218,13 @@ def _place(nodes: Sequence[Valued], node: Valued) -> int:
     return next(number for number, each in enumerate(nodes) if each.name == node.name)
 
 
+def _as_read(variables: Sequence[VariableInfo], nodes: Sequence[Valued]) -> list[VariableInfo]:
+    """Variables in the order in which they are first read; those that no node reads last."""
+    read = dict.fromkeys(name for node in nodes for name in getattr(node, "variables", ()))
+    order = {name: number for number, name in enumerate(read)}
+    return sorted(variables, key=lambda each: order.get(each.name, len(order)))
+
+
 @dataclass
 class _Settling:
     """A cell, and how it is laid out by now."""
@@ -181,6 +250,7 @@ def settle(
     trial: Trial,
     fixed: Sequence[MappedVariable] = (),
     initial: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {}),
+    inputs: Iterable[tuple[int, ...]] = (),
 ) -> tuple[list[MappedVariable], list[str]]:
     """The assignment under which most of the modern side's intermediates are the legacy side's.
 
@@ -192,11 +262,12 @@ def settle(
       trial: the modern side's, under a mapping.
       fixed: what a mapping file has settled.
       initial: the values that each side's variables begin with, by its own names.
+      inputs: the shapes of what is fed.
 
     Returns:
       The mapping with reasons and ambiguities, and what a person should know of how it was found.
     """
-    search = _Search(guess, legacy, modern, legacy_nodes, trial, fixed, initial)
+    search = _Search(guess, legacy, modern, legacy_nodes, trial, fixed, initial, inputs)
     search.improve()
     search.ambiguities()
     return search.finished()
@@ -212,6 +283,7 @@ class _Search:
         trial: Trial,
         fixed: Sequence[MappedVariable],
         initial: tuple[Mapping[str, Array], Mapping[str, Array]],
+        inputs: Iterable[tuple[int, ...]],
     ) -> None:
         self.order, self.modern = [each.name for each in legacy], {each.name: each for each in modern}
         self.fixed = list(fixed)
@@ -221,19 +293,26 @@ class _Search:
         self.free = [each for each in modern if ("modern", each.name) not in held]
         self.cells: list[_Settling] = []
         self.initial = initial
-        paired = {("legacy", pair.legacy) for pair in guess} | {("modern", pair.modern) for pair in guess}
-        alone = {("legacy", each.name) for each in self.legacy} | {("modern", each.name) for each in self.free}
-        if alone - paired:
-            self._add(cells.find(self.legacy, self.free, alone - paired, _alike))
-            guess = first_guess(self.legacy, self.free)
-        self.mapping = {pair.modern: pair for pair in guess}
         self.legacy_nodes, self.trial = legacy_nodes, trial
-        self.infos = {each.name: each for each in legacy}
-        self.index = Index(legacy_nodes)
+        self.images = _images([*inputs, *(node.value.shape for node in legacy_nodes)], self.legacy)
         self.tries = 0
-        self.notes: list[str] = []
         self.nodes: Sequence[Valued] = []
         self.partners: dict[str, str] = {}
+        paired = {("legacy", pair.legacy) for pair in guess} | {("modern", pair.modern) for pair in guess}
+        alone = {("legacy", each.name) for each in self.legacy} | {("modern", each.name) for each in self.free}
+        self.mapping = {pair.modern: pair for pair in guess if ("modern", pair.modern) in alone}
+        if alone - paired:
+            self.nodes, self.partners = self.look(self.mapping)
+            self._add(self._cells(alone - paired))
+            self.mapping = {pair.modern: pair for pair in first_guess(self.legacy, self.free)}
+        self.infos = {each.name: each for each in legacy}
+        self.notes: list[str] = []
+
+    def _cells(self, wanted: set[tuple[str, str]], whole: bool = False) -> list[cells.Cell]:
+        """See `cells.find`."""
+        return cells.find(
+            _as_read(self.legacy, self.legacy_nodes), _as_read(self.free, self.nodes), wanted, _alike, whole
+        )
 
     def _add(self, found: Iterable[cells.Cell]) -> None:
         """Takes variables for cells; they are no longer paired as wholes."""
@@ -288,7 +367,7 @@ class _Search:
     def _mend(self, node: Valued) -> bool:
         """Tries other candidates for the variables near a node; keeps the first that gives it a partner."""
         variables = [each for each in self._read_by(node) if each in self.mapping]
-        for modern in variables:
+        for modern in variables or self._near(node):
             for candidate in self._candidates(modern, self.mapping):
                 if self.tries >= TRIES:
                     return False
@@ -310,6 +389,7 @@ class _Search:
         behind = self._read_by(node, past=True)
         beside = [each for each in unsettled if each.cell.modern & set(behind)]
         beside.sort(key=lambda each: min(behind.index(name) for name in each.cell.modern if name in behind))
+        beside = beside or unsettled  # where the legacy side shows nothing of its cell's inside
         choices = [replace(each.choice, offset=not each.choice.offset) for each in beside]
         choices += [choice for each in beside for choice in each.cell.choices()]
         for choice in dict.fromkeys(choices):
@@ -328,7 +408,7 @@ class _Search:
         before = self.legacy, self.free, self.mapping, list(self.cells)
         count = len(self.cells)
         wanted = {("modern", name) for name in near}
-        self._add(cells.find(self.legacy, self.free, wanted, _alike, whole=True)[:1])
+        self._add(self._cells(wanted, whole=True)[:1])
         if len(self.cells) == count:
             return False
         added = self.cells[count]
@@ -364,7 +444,8 @@ class _Search:
             return False
         for modern, changed in candidate.items():
             if modern in settled:
-                how = f"forward pass: 1 of {len(ways(self.legacy, self.modern[modern]))} candidates agrees"
+                count = len(ways(self.legacy, self.modern[modern], self.images))
+                how = f"forward pass: 1 of {count} candidates agrees"
                 candidate[modern] = replace(changed, reason=how)
             elif changed != self.mapping.get(modern):
                 candidate[modern] = replace(changed, reason="exchanged with one that the forward pass settled")
@@ -443,8 +524,9 @@ class _Search:
         present = given[modern]
         info = self.modern[modern]
         holder = {pair.legacy: name for name, pair in given.items()}
-        for way in ways(self.legacy, info):
-            if (way.legacy, way.transpose, way.reshape) == (present.legacy, present.transpose, present.reshape):
+        held = present.legacy, present.transpose, present.reshape, present.view
+        for way in ways(self.legacy, info, self.images):
+            if (way.legacy, way.transpose, way.reshape, way.view) == held:
                 continue
             if alike and _role(way.legacy) and _role(modern) and _role(way.legacy) != _role(modern):
                 continue

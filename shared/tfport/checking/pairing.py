@@ -63,14 +63,14 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
         side.load(probe)
         return all_nodes(session, side, batches, own=True)
 
-    initial = record.initial, present
-    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, fixed, initial)
+    initial, inputs = (record.initial, present), [np.shape(array) for array in batches[0].values()]
+    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, fixed, initial, inputs)
     turned = [pair.legacy for pair in mapping if pair.transpose and pair not in fixed]
     if turned:
         notes.append(
             f"the modern side holds {some(turned)} transposed: a checkpoint must be transposed to be carried over"
         )
-    session.notes += notes
+    session.notes += notes + _sums(mapping)
     variables = by_modern(mapping)
     left = {pair.legacy for pair in mapping}
     trial(mapping)
@@ -89,6 +89,19 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     if order.write_mapping:
         mapping_file.write(order.write_mapping, found.variables, found.unmatched_legacy, found.unmatched_modern)
     return found
+
+
+def _sums(mapping: Sequence[MappedVariable]) -> list[str]:
+    """What a person should know of variables that are added up on one side only."""
+    legacy = dict.fromkeys(pair.legacy for pair in mapping if pair.summed)
+    modern = dict.fromkeys(pair.modern for pair in mapping if pair.summed)
+    if not legacy:
+        return []
+    return [
+        f"{some(list(legacy))} of the original and {some(list(modern))} of the port are sums of different numbers of "
+        "variables. Each summand gets the whole gradient and moves as far as a single variable would: a sum of two "
+        "trains twice as fast as one bias does, unless the port accounts for it"
+    ]
 
 
 def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str], tuple[PhasePair, ...]]:

@@ -57,7 +57,8 @@ def go_on(
         side.at(step)
         reported.append(side.step(batches[step]))
         if step + 1 in states:
-            meter.add_all("resume", states[step + 1], side.state().arrays, step, "step", "", owners)
+            before = states[begin] if step == begin else None  # as rung 7 measures this step
+            meter.add_all("resume", states[step + 1], side.state().arrays, step, "step", "", owners, before)
         tick()
     return reported
 
