@@ -146,19 +146,20 @@ class Opponent:
         assert pairing is not None
         left, right, notes, meter.one_sided = explained.alike(record.optimizers, side.optimizers(numbers))
         rung.notes += notes
-        missing = set(pairing.unmatched_legacy)
+        kept_by_hand = {slot.shared for slot in pairing.names.slots.values()}
+        missing = {*pairing.unmatched_legacy, *kept_by_hand}
         mine = side.state().arrays
         by_hand, told = _by_hand(left, right)
         rung.notes += told
         left, right = (tuple(each for each in infos if each.name not in by_hand) for infos in (left, right))
         alone = {name for name in record.initial if name.endswith("/iterations") and name not in mine}
         held = _without(record.initial, missing, by_hand)
-        theirs = _without({name: mine[name] for name in mine if paired(name)}, set(), by_hand)
+        theirs = _without({name: mine[name] for name in mine if paired(name)}, kept_by_hand, by_hand)
         compare_structure(
             rung,
             _Facade(
                 record.phases,
-                _trainable(record.variables, by_hand),
+                _trainable([each for each in record.variables if each.name not in kept_by_hand], by_hand),
                 left,
                 {name: held[name] for name in held if name not in alone},
             ),  # type: ignore[arg-type]

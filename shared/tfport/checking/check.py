@@ -253,7 +253,7 @@ class _Check:
         both = list(zip(record.stills, modern, strict=True))
         explained.take_down(first.pair.rung("structure"), first.one_sided, both, self.pairing.shared_phases)
         pair = self._judged(asked, first, double, single, enveloped)
-        small = _constants_alone(pair, first, double) if double is not None else {}
+        small = _constants_alone(pair, first, double, self._complement(single)) if double is not None else {}
         if small:
             pair = self._second_opinion(pair, asked, first, single, small)
             rounding_by = "envelope" if pair.verdict.equal else rounding_by
@@ -278,6 +278,16 @@ class _Check:
         self._propose()
         session.seconds["total"] = round(time.perf_counter() - began, 2)
         return self._report(single, pair, asked, rounding_by, no_float64, place, parted)
+
+    def _complement(self, single: Record) -> float:
+        """By how much 1 - beta shows the rounding of beta, where one side writes its optimizer out by hand.
+
+        An optimizer's numbers are rounded to float32, since TF1 keeps them so; those of a person's own code are not.
+        """
+        numbers = [each.hyperparameters for each in (*single.optimizers, *self.session.numbers["modern"])]
+        betas = [each[name] for each in numbers for name in ("beta_1", "beta_2", "rho", "momentum") if name in each]
+        decays = [beta for beta in betas if 0.0 < beta < 1.0]
+        return 1.0 / (1.0 - max(decays, default=0.0)) if self.pairing.names.slots else 1.0
 
     def _propose(self) -> None:
         """Notes which of the variables without a partner take no part."""
@@ -608,12 +618,18 @@ GROWTH = 16
 """How many times larger than the difference of two numbers that round differently in the loss an update may show it."""
 
 
-def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str, float]:
+def _constants_alone(pair: PairResult, first: Meter, double: Meter, complement: float = 1.0) -> dict[str, float]:
     """Rung -> its largest float64 difference, for failing rungs that a number's rounding to float32 would explain.
 
     A free trajectory shows what the others let through, grown, from the start or from its middle: it is one of them
     where all that fail below it are. What clipping and Adam's division make of such a number in the loss is larger than
     it is there.
+
+    Args:
+      pair: the verdicts.
+      first: what was measured in float32.
+      double: what was measured in float64.
+      complement: how much larger such a number's rounding is in what an update makes of it.
     """
     found: dict[str, float] = {}
     before = [*double.pair.rung("forward").relative.values(), *double.pair.rung("loss").relative.values()]
@@ -628,7 +644,7 @@ def _constants_alone(pair: PairResult, first: Meter, double: Meter) -> dict[str,
         figures = [
             max(other.relative[tensor], double.moves.get((name, tensor), 0.0)) for tensor in excess(one, other)[0]
         ]
-        most = CONSTANT * (GROWTH if grows and name not in ("forward", "loss") else 1)
+        most = CONSTANT * (1 if name in ("forward", "loss") else max(complement, GROWTH if grows else 1))
         below = [each.rung for each in pair.rungs if not each.verdict.equal and each.rung in RUNGS[FIRST_NUMERICAL:-2]]
         grown = name in RUNGS[-2:] and all(each in found for each in below)
         if not one.faults and not other.faults and (grown or max(figures, default=0.0) <= most):

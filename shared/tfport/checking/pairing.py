@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfport.checking import counters, mapping_file, matching
+from tfport.checking import aside, counters, mapping_file, matching
 from tfport.checking.batches import BatchSource
 from tfport.checking.measure import some
 from tfport.checking.observe import KeptNode, probed_outputs
@@ -49,10 +50,15 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     phases, phase_pairs = _phases(session, record, side)
     fixed = mapping_file.read(order.mapping, legacy, modern) if order.mapping else []
     held = {pair.legacy for pair in fixed}, {pair.modern for pair in fixed}
-    guess = matching.first_guess(
-        [each for each in legacy if each.name not in held[0]], [each for each in modern if each.name not in held[1]]
-    )
     present = session.store.keep(side.program.state().arrays)
+    unread = [names - taken for names, taken in zip(_unread(session, record, side), held, strict=True)]
+    read = [
+        [each for each in infos if each.name not in names]
+        for infos, names in zip((legacy, modern), unread, strict=True)
+    ]
+    guess = matching.first_guess(
+        *([each for each in infos if each.name not in taken] for infos, taken in zip(read, held, strict=True))
+    )
     assert record.probe is not None
     probe = {name: record.probe[name] for name in record.probe if is_variable(name)}
 
@@ -64,7 +70,7 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
         return all_nodes(session, side, batches, own=True)
 
     initial, inputs = (record.initial, present), [np.shape(array) for array in batches[0].values()]
-    mapping, notes = matching.settle(guess, legacy, modern, record.probe_nodes, trial, fixed, initial, inputs)
+    mapping, notes = matching.settle(guess, read[0], read[1], record.probe_nodes, trial, fixed, initial, inputs)
     turned = [pair.legacy for pair in mapping if pair.transpose and pair not in fixed]
     if turned:
         notes.append(
@@ -72,18 +78,22 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
         )
     session.notes += notes + _sums(mapping)
     variables = by_modern(mapping)
-    left = {pair.legacy for pair in mapping}
     trial(mapping)
     side.rename(Names(variables, _optimizers(record, side, variables, phase_pairs), phases))
     side.rename(dataclasses.replace(side.names, **_counters(session, record, side)))
     outputs = _outputs(session, record, side, batches)
+    mapping += _with_slots(session, record, side, present, unread)
+    places = {each.name: number for number, each in enumerate(legacy)}
+    mapping.sort(key=lambda pair: places[pair.legacy])
+    left = {pair.legacy for pair in mapping} | {slot.shared for slot in side.names.slots.values()}
+    taken = side.names.variables.keys() | side.names.slots.keys()
     side.program.load(State("", present))
     found = Pairing(
         side.names,
         phase_pairs,
         tuple(mapping),
         tuple(each.name for each in legacy if each.name not in left),
-        tuple(each.name for each in modern if each.name not in variables),
+        tuple(each.name for each in modern if each.name not in taken),
         outputs,
     )
     if order.write_mapping:
@@ -102,6 +112,76 @@ def _sums(mapping: Sequence[MappedVariable]) -> list[str]:
         "variables. Each summand gets the whole gradient and moves as far as a single variable would: a sum of two "
         "trains twice as fast as one bias does, unless the port accounts for it"
     ]
+
+
+def _unread(session: Session, record: Record, side: Side) -> tuple[set[str], set[str]]:
+    """What no output or loss reads on each side; nothing where both sides read all that they have."""
+    trained = {name for each in record.stills[0].gradients.values() for name in each}
+    legacy = aside.aside(record.variables, record.probe_nodes, trained)
+    if not legacy and len(record.variables) == len(side.own_variables):
+        return set(), set()
+    side.at(0)
+    batches = session.batches(side.program)
+    mine: set[str] = set()
+    for phase in side.program.phases:
+        with contextlib.suppress(NotImplementedError):
+            gradients = side.program.gradients(phase, side.feed(batches[0]))
+            mine |= {name for name, gradient in gradients.items() if gradient is not None}
+    return legacy, aside.aside(side.own_variables, all_nodes(session, side, batches, own=True), mine)
+
+
+def _with_slots(
+    session: Session, record: Record, side: Side, present: Mapping[str, Any], unread: Sequence[set[str]]
+) -> list[MappedVariable]:
+    """Pairs what no output reads, and slots that have no partner by name, by their values; renames the side.
+
+    Returns:
+      The further pairs of variables.
+    """
+    held = {shared for own in side.state_names for shared in side.shared_names(own)}
+    theirs = [name for name in record.initial if name in unread[0]]
+    theirs += [name for name in record.initial if _is_slot(name) and name not in held]
+    mine = [own for own in side.state_names if own in unread[1]]
+    mine += [own for own in side.state_names if _is_slot(own) and side.shared(own) not in record.initial]
+    states = record.trajectory.states
+    steps = [step for step in range(1, aside.WATCHED + 1) if step in states]
+    found: list[aside.Partner] = []
+    if theirs and mine and steps:
+        seen = _stepped(session, record, side, present, mine, steps)
+        values = {step: {name: states[step][name] for name in theirs} for step in steps}
+        found = aside.partners(values, seen, side.names.variables)
+    mapping, slots = aside.as_names(found, side)
+    session.notes += aside.told(slots, {each.modern for each in found if not each.proven})
+    alone = unread[0] - {each.legacy for each in found}, unread[1] - {each.modern for each in found}
+    mapping += matching.first_guess(
+        [each for each in record.variables if each.name in alone[0]],
+        [each for each in side.own_variables if each.name in alone[1]],
+    )
+    variables = {**side.names.variables, **by_modern(mapping)}
+    side.rename(dataclasses.replace(side.names, variables=variables, slots=slots))
+    return mapping
+
+
+def _stepped(
+    session: Session, record: Record, side: Side, present: Mapping[str, Any], own: Sequence[str], steps: Sequence[int]
+) -> dict[int, Mapping[str, Any]]:
+    """Own state names -> their values after so many steps from the legacy side's initial state."""
+    source = session.batches(side.program)
+    side.program.load(State("", present))
+    side.at(0)
+    side.load(record.initial)
+    found: dict[int, Mapping[str, Any]] = {}
+    for step in range(max(steps)):
+        side.at(step)
+        side.step(source[step])
+        if step + 1 in steps:
+            arrays = side.program.state().arrays
+            found[step + 1] = session.store.keep({name: arrays[name] for name in own})
+    return found
+
+
+def _is_slot(name: str) -> bool:
+    return name.startswith("optimizer/") and len(name.split("/", 3)) == 4
 
 
 def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str], tuple[PhasePair, ...]]:

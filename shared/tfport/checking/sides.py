@@ -21,6 +21,18 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A slot that one side keeps in a variable of its own, or in other units."""
+
+    shared: str
+    """The legacy side's name of the variable or the slot."""
+    blocks: tuple[MappedVariable, ...]
+    """How it lies on the modern side: as the variable that it belongs to."""
+    factor: float = 1.0
+    """The legacy values, divided by the modern ones."""
+
+
+@dataclass(frozen=True)
 class Names:
     """How one side's own names become the shared ones."""
 
@@ -35,6 +47,8 @@ class Names:
     counters: Mapping[str, Counted] = field(default_factory=dict)
     """Own name of a counter, or of an optimizer's count -> its partner; for those that do not follow from `optimizers`.
     """
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    """Own name of a variable or a slot -> its partner, where that does not follow from `variables`."""
     tracks: Mapping[str, Track] = field(default_factory=dict)
     """Own name of a counter without a partner -> its values, by which a state of some step is completed."""
 
@@ -152,12 +166,12 @@ class Side:
     # --- Names --------------------------------------------------------------------------------------------------------
     def blocks_of(self, own: str) -> tuple[MappedVariable, ...]:
         """The blocks of a variable, or of a slot by the variable it belongs to; none where it has no partner."""
-        return self.names.variables.get(_variable_of(own), ())
+        return self.names.variables.get(variable_of(own), ())
 
     def alike(self, own: str) -> bool:
         """Whether a state's array is the same under the shared name, bit for bit."""
-        counts = own in self.names.counters or own in self.counted
-        return not counts and not any(pair.changes for pair in self.blocks_of(own))
+        other = own in self.names.counters or own in self.counted or own in self.names.slots
+        return not other and not any(pair.changes for pair in self.blocks_of(own))
 
     def shared(self, own: str) -> str:
         """The shared name of one of the side's own state names; the first where it is made of several."""
@@ -169,7 +183,9 @@ class Side:
             return (self.names.counters[own].shared,)
         if own in self.counted:
             return (COUNTER + own if self.role == "legacy" else UNPAIRED + COUNTER + own,)
-        variable = _variable_of(own)
+        if own in self.names.slots:
+            return (self.names.slots[own].shared,)
+        variable = variable_of(own)
         if not own.startswith("optimizer/"):
             return self._shared_variables(own)
         _, optimizer, slot, *_ = own.split("/", 3)
@@ -185,7 +201,12 @@ class Side:
 
     def assembled(self, shared: str, arrays: Mapping[str, Array]) -> Array:
         """A state's array in the shared layout, from the own arrays that its blocks lie in."""
-        legacy, weights = _variable_of(shared), is_variable(shared)
+        first = next(iter(arrays))
+        if first in self.names.slots:
+            slot = self.names.slots[first]
+            found = to_legacy([(pair, arrays[first]) for pair in slot.blocks], weights=False)
+            return found if slot.factor == 1 else found * np.asarray(slot.factor, found.dtype)
+        legacy, weights = variable_of(shared), is_variable(shared)
         parts = [
             (pair, self._summand(pair, array) if weights else array)
             for own, array in arrays.items()
@@ -204,7 +225,11 @@ class Side:
 
     def taken(self, own: str, arrays: Mapping[str, Array], present: Array | None) -> Array:
         """One of the side's own arrays, from the shared ones that its blocks are of; see `layouts.to_modern`."""
-        legacy, weights = {_variable_of(name): array for name, array in arrays.items()}, is_variable(own)
+        if own in self.names.slots:
+            slot = self.names.slots[own]
+            found = to_modern([(pair, arrays[slot.shared]) for pair in slot.blocks], weights=False)
+            return found if slot.factor == 1 else found / np.asarray(slot.factor, found.dtype)
+        legacy, weights = {variable_of(name): array for name, array in arrays.items()}, is_variable(own)
         parts = [
             (pair, legacy[pair.legacy])
             for pair in self.blocks_of(own)
@@ -228,6 +253,8 @@ class Side:
         """The variables under shared names; trainable means that an optimizer holds it."""
         found: dict[str, VariableInfo] = {}
         for each in self.own_variables:
+            if each.name in self.names.slots:
+                continue
             blocks = self.names.variables.get(each.name, ())
             holders = tuple(self.names.optimizers.get(name, name) for name in each.optimizers)
             for name in self._shared_variables(each.name):
@@ -344,7 +371,7 @@ class Side:
         self.program.close()
 
 
-def _variable_of(own: str) -> str:
+def variable_of(own: str) -> str:
     """The variable that a state name belongs to; empty for a count of steps."""
     if not own.startswith("optimizer/"):
         return own
