@@ -185,11 +185,10 @@ def pair_variables(
     given: dict[str, tuple[MappedVariable, ...]] = {}
     if mapping is not None:
         for entry in mapping.variables:
-            for side, known in (("legacy", source), ("modern", target)):
-                if entry[side] not in known:
-                    raise UserError(f"--mapping={mapping.path}: {unknown(f'{side} variable', entry[side], known)}")
-            pair = _given(mapping.path, entry, source[entry["legacy"]], target[entry["modern"]], layouts)
-            given[pair.modern] = (*given.get(pair.modern, ()), pair)
+            one = _named(mapping.path, "legacy", entry["legacy"], source)
+            other = _named(mapping.path, "modern", entry["modern"], target)
+            named = {**entry, "legacy": one.name, "modern": other.name}
+            given[other.name] = (*given.get(other.name, ()), _given(mapping.path, named, one, other, layouts))
         check_tiles(mapping.path, [pair for blocks in given.values() for pair in blocks])
     used = {pair.legacy for blocks in given.values() for pair in blocks}
     behind = {*leave_out, *(mapping.legacy_only if mapping else ())}
@@ -198,6 +197,20 @@ def pair_variables(
     open_ = {name: each for name, each in target.items() if name not in given and name not in kept}
     found = _by_names(free, open_, layouts)
     return {**given, **{pair.modern: (pair,) for pair in found.values()}}
+
+
+def _named(path: Path, side: str, name: str, known: Mapping[str, Variable]) -> Variable:
+    """The variable of that name; a program may have its model's name in front, which the model's own file leaves out.
+
+    Raises:
+      UserError: there is none, or several.
+    """
+    if name in known:
+        return known[name]
+    inner = [each for each in known if name.endswith(f"/{each}")]
+    if len(inner) != 1:
+        raise UserError(f"--mapping={path}: {unknown(f'{side} variable', name, known)}")
+    return known[inner[0]]
 
 
 _HOW = {"transpose", "reshape", "legacy_block", "modern_block", "view", "flip", "offset", "sum"}

@@ -117,6 +117,14 @@ def test_a_mapping_may_transpose_and_reshape(tmp_path: Path) -> None:
     assert found["y"][0].reshape
 
 
+def test_a_models_name_in_front_is_understood(tmp_path: Path) -> None:
+    mapping = mapping_file(tmp_path, variables=[{"legacy": "a", "modern": "sequential/x/kernel"}])
+    assert partners(pairing.pair_variables(variables(a=(2,)), variables(x__kernel=(2,)), mapping)) == {"x/kernel": "a"}
+    two = {**variables(x__kernel=(2,)), **variables(kernel=(2,))}
+    with pytest.raises(UserError, match="unknown modern variable 'sequential/x/kernel'"):
+        pairing.pair_variables(variables(a=(2,)), two, mapping)
+
+
 def test_a_mapping_may_split_and_its_blocks_must_tile(tmp_path: Path) -> None:
     halves = [{"legacy": "a", "modern": name, "legacy_block": [[2 * n, 2 * n + 2]]} for n, name in enumerate("xy")]
     mapping = mapping_file(tmp_path, variables=halves)
