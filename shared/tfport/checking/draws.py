@@ -9,12 +9,17 @@ would have drawn and whatever the draws are called. Kinds are those of the raw o
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+
+from tfport.checking.store import Place
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +27,51 @@ Array = np.ndarray[Any, Any]
 def _generator(*key: object) -> np.random.Generator:
     words = "/".join(str(each) for each in key).encode()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.sha256(words).digest()[:16], "little")))
+
+
+Drawn = tuple[int, str, str, tuple[int, ...], int, Place]
+"""Step, phase, kind, shape, how many of that kind and shape came before it, and the array."""
+
+
+def write_recorded(path: Path, drawn: Sequence[Drawn]) -> None:
+    """Writes the arrays' places into a file, which the process of a side can read."""
+    path.write_text(json.dumps([[*key, place.to_json()] for *key, place in drawn]))
+
+
+@cache
+def _recorded(path: Path) -> dict[tuple[Any, ...], Place]:
+    told = json.loads(path.read_text())
+    return {
+        (step, phase, kind, tuple(shape), nth): Place.from_json(place) for step, phase, kind, shape, nth, place in told
+    }
+
+
+class _Replayed:
+    """Stands for a generator whose numbers were recorded: whatever it is asked for is what was drawn then."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self._singles = iter(array.reshape(-1))
+
+    def random(self, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:  # noqa: ARG002
+        """The whole array in a shape, or its next number."""
+        return next(self._singles) if shape is None else self._array.reshape(shape)
+
+    def standard_normal(self, shape: Any, dtype: Any = None) -> Array:  # noqa: ARG002
+        """The whole array."""
+        return self._array.reshape(shape)
+
+    def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:  # noqa: ARG002
+        """The whole array."""
+        return self._array.reshape(shape)
+
+    def gumbel(self, size: tuple[int, ...]) -> Array:
+        """The whole array."""
+        return self._array.reshape(size)
+
+    def permutation(self, count: int) -> Array:  # noqa: ARG002
+        """The whole array."""
+        return self._array
 
 
 @dataclass
@@ -33,6 +83,8 @@ class DrawSource:
     """Set by the check before each step; what is drawn is a function of it."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """The program's own phase name -> the name that both sides' draws are keyed by."""
+    recorded: Path | None = None
+    """A file with the arrays that a record's original drew (see `write_recorded`); other draws go by their keys."""
     _phase: str = ""
     _counts: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
 
@@ -49,6 +101,9 @@ class DrawSource:
         """The generator of the next draw of that kind and shape, for adapters that draw something of their own."""
         nth = self._counts.get((kind, shape), 0)
         self._counts[kind, shape] = nth + 1
+        place = _recorded(self.recorded).get((self.step, self._phase, kind, shape, nth)) if self.recorded else None
+        if place is not None:
+            return cast(np.random.Generator, _Replayed(place.read()))
         return _generator("draw", self.seed, self.step, self._phase, kind, shape, nth)
 
     def uniform(self, shape: tuple[int, ...], dtype: str = "float32") -> Array:

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tfport.checking import ignored
+from tfport.checking import contracts, ignored
 from tfport.checking.batches import BatchSource
 from tfport.checking.bounds import resume_step
+from tfport.checking.draws import Drawn, write_recorded
 from tfport.checking.envelope import Spans, spanned, spanned_again
 from tfport.checking.factories import NoSuchPrecision, named
 from tfport.checking.horizon import Horizon
@@ -133,6 +134,11 @@ class Original:
     wide_horizon: Horizon | None
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
+    draws: list[Drawn]
+    """What it drew, where the numbers do not follow from the seed."""
+    unfed: dict[str, list[dict[str, str]]] | None
+    """Phase -> what its draws look like in calls that nobody feeds; None where the record has been held against the
+    contracts already."""
 
     @property
     def steps(self) -> int:
@@ -157,6 +163,9 @@ class Recorded:
         counters = [name.removeprefix(COUNTER) for name in original.single.initial if name.startswith(COUNTER)]
         names = [*(each.name for each in original.single.variables), *counters]
         session.feed_recorded(batches, original.inputs, original.spare, names, original.ignored)
+        if original.draws:
+            session.drawn = session.store.path.with_name("draws.json")
+            write_recorded(session.drawn, original.draws)
         session.notes += original.notes
         session.left_out += original.left_out
         self.name = original.name
@@ -168,7 +177,16 @@ class Recorded:
 
     def single(self) -> Record:
         """As far as it is asked for."""
-        return _bounded(self.session, self.original.single)
+        record, unfed = self.original.single, self.original.unfed
+        if unfed is not None:
+            last, variables, phases = record.stills[-1], record.variables, record.phases
+            record = dataclasses.replace(
+                record,
+                findings=contracts.findings("legacy", record.stills, variables, phases, last.inputs, unfed),
+                movements=contracts.movements("legacy", last, variables, phases),
+                unasked=contracts.unasked(record.stills, variables, unfed),
+            )
+        return _bounded(self.session, record)
 
     def wide(self, single: Record) -> Record:
         """As far as it is asked for."""

@@ -97,6 +97,8 @@ def _original(session: Session) -> Original:
         wide_horizon=horizon.widely(session, single) if wide is not None else None,
         notes=tuple(session.notes),
         left_out=tuple(session.left_out),
+        draws=[],
+        unfed=None,
     )
 
 

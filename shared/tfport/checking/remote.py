@@ -121,7 +121,12 @@ class RemoteProgram(OtherProcess, Program):
         return _Answer(self._answered(method, arrays, arguments)["arrays"])
 
     def _answered(self, method: str, arrays: Mapping[str, Array] | None, arguments: dict[str, Any]) -> dict[str, Any]:
-        draws = {"seed": self.draws.seed, "step": self.draws.step, "aliases": dict(self.draws.aliases)}
+        draws = {
+            "seed": self.draws.seed,
+            "step": self.draws.step,
+            "aliases": dict(self.draws.aliases),
+            "recorded": str(self.draws.recorded) if self.draws.recorded else None,
+        }
         sent = {} if arrays is None else self._sent(arrays)
         answer = self._ask(method, None, {**arguments, "draws": draws, "arrays": sent})
         if "not_implemented" in answer:
@@ -295,6 +300,7 @@ class _Server:
         assert program is not None
         draws, sent = arguments.pop("draws"), _Sent(arguments.pop("arrays"))
         program.draws.seed, program.draws.step, program.draws.aliases = draws["seed"], draws["step"], draws["aliases"]
+        program.draws.recorded = Path(draws["recorded"]) if draws["recorded"] else None
         try:
             return self._answered(program, method, arguments, sent)
         except NotImplementedError as error:

@@ -121,6 +121,8 @@ class Session:
         """Role -> own names of the variables that are left out."""
         self._names: list[str] = []
         """The variables of both sides, as far as built, by their own names."""
+        self.drawn: Path | None = None
+        """The file of the arrays that a record's original drew; see `draws.DrawSource`."""
         self.spare: dict[str, tuple[str, ...]] = {}
         """Role -> the entries of a batch that feed nothing there."""
         self.inputs: dict[str, str] = {}
@@ -185,7 +187,7 @@ class Session:
         if role in self._homes:
             ahead = self._ahead.pop((role, precision), None) if seed == self.order.seed else None
             program = ahead.result() if ahead else self._remote(role, precision, seed)
-            program.draws.seed = self.order.seed
+            program.draws.seed, program.draws.recorded = self.order.seed, self.drawn
             try:
                 yield program
             finally:
@@ -197,17 +199,18 @@ class Session:
             draws = dataclasses.replace(program.draws)
             if own:
                 self.side(program, role)  # its state is whole once it has seen a batch
-            program.draws.seed = self.order.seed
+            program.draws.seed, program.draws.recorded = self.order.seed, self.drawn
             before = self.store.keep(program.state().arrays) if own else None
             try:
                 yield program
             finally:
                 if before is not None:
                     program.load(State("", before))
-                    program.draws.seed, program.draws.step, program.draws.aliases = (
+                    program.draws.seed, program.draws.step, program.draws.aliases, program.draws.recorded = (
                         draws.seed,
                         draws.step,
                         draws.aliases,
+                        draws.recorded,
                     )
                 else:
                     program.close()

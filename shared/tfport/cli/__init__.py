@@ -11,6 +11,7 @@ VERBS: dict[str, str] = {
     "train": "train a model in one paradigm: flags, progress, pictures, TensorBoard, resumable to the bit",
     "compare": "prove two or more paradigms equal, rung by rung, or find the first divergence",
     "check": "prove a port of your own equal to its original, or find where in the code it first differs",
+    "record-script": "write the script that records an original where TensorFlow 1.4 to 1.15 still runs",
     "samples": "make samples of a trained run and measure them: Parzen, Frechet, classes, nearest neighbours",
     "inspect": "show what a checkpoint of any format holds, or a model's layers as a paradigm has built it",
     "convert": "carry a checkpoint to another format, framework or program, optimizer and all",
@@ -74,4 +75,4 @@ def run(verb: str, arguments: Sequence[str], **defaults: str) -> None:
         sys.exit(2)
     # The frameworks write banners to standard error as they load; a message of ours would drown in them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(importlib.import_module(f"tfport.cli.{verb}"), verb, arguments, defaults)
+    app.run(importlib.import_module(f"tfport.cli.{verb.replace('-', '_')}"), verb, arguments, defaults)
