@@ -110,6 +110,38 @@ def graph(optimizer: Callable[[], Any], average: bool = False) -> Callable[..., 
     return build
 
 
+def powers(first: float = 0.9) -> Callable[..., Any]:
+    """A TF1 graph whose Adam is written out, with beta powers that are multiplied up."""
+
+    def build(dtype: str = "float32") -> dict[str, Any]:
+        x, y = tf1.placeholder(dtype, [None, 5], name="x"), tf1.placeholder(dtype, [None, 1], name="y")
+        weights = [
+            tf1.get_variable(name, initializer=tf1.constant(start, dtype))
+            for start, name in zip(START, NAMES, strict=True)
+        ]
+        out = tf1.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3]
+        loss = tf1.reduce_mean(tf1.square(out - y))
+        ones = [
+            tf1.get_variable(name, initializer=tf1.constant(1.0, dtype), trainable=False)
+            for name in ("b1_power", "b2_power")
+        ]
+        with tf1.control_dependencies([loss, *(slopes := tf1.gradients(loss, weights))]):
+            grown = [tf1.assign(ones[0], ones[0] * first), tf1.assign(ones[1], ones[1] * 0.999)]
+        updates = list(grown)
+        rate = 0.01 * tf1.sqrt(1 - grown[1]) / (1 - grown[0])
+        for weight, slope in zip(weights, slopes, strict=True):
+            kept = [
+                tf1.get_variable(f"{weight.op.name}/{name}", initializer=tf1.zeros_like(weight), trainable=False)
+                for name in ("mean_slope", "mean_square")
+            ]
+            mean = tf1.assign(kept[0], first * kept[0] + (1 - first) * slope)
+            square = tf1.assign(kept[1], 0.999 * kept[1] + 0.001 * tf1.square(slope))
+            updates.append(tf1.assign_sub(weight, rate * mean / (tf1.sqrt(square) + 1e-7)))
+        return {"outputs": {"out": out}, "loss": loss, "train_op": tf1.group(*updates)}
+
+    return build
+
+
 def adam() -> Any:
     return keras.optimizers.Adam(0.01)
 
@@ -129,6 +161,17 @@ CASES = [
     Case("adam", module("adam"), model(adam), batches, equal=True, says=PAIRED),
     Case("adam-back", model(adam), module("adam"), batches, equal=True, says=PAIRED),
     Case("adam-beta", module("adam", beta=0.8), model(adam), batches, equal=False, rung="update"),
+    Case(
+        "powers",
+        powers(),
+        model(adam),
+        batches,
+        equal=True,
+        says=(*PAIRED, "counted on the legacy side alone.*b1_power"),
+    ),
+    Case("powers-back", model(adam), powers(), batches, equal=True, says=PAIRED),
+    Case("powers-both", powers(), module("adam"), batches, equal=True),
+    Case("powers-beta", powers(0.8), model(adam), batches, equal=False, rung="update"),
     Case("adam-twice", module("adam"), module("adam"), batches, equal=True),
     Case("momentum", module("momentum"), model(momentum), batches, equal=True, says=(r"times -0\.01",)),
     Case(

@@ -1,8 +1,9 @@
 """Counters: what a program counts by itself, such as a global step, the updates of an average, or that it has begun.
 
 A counter is a variable of whole numbers or bools, or a floating scalar that no optimizer holds and that every step
-moves by the same whole number. It is part of the state and compared as a whole number, and no weight is mapped to it.
-Names say little of counters, so those of two sides are paired by what they do over the first steps.
+moves by the same whole number, or multiplies by the same number: Adam's powers of beta, written by hand. It is part of
+the state and compared as a whole number if it is one, and no weight is mapped to it. Names say little of counters, so
+those of two sides are paired by what they do over the first steps.
 """
 
 from __future__ import annotations
@@ -45,12 +46,35 @@ class Track:
         even = all(np.array_equal(self.values[step], first + slope * step) for step in steps)
         return slope if even and not rest else None
 
+    @property
+    def ratio(self) -> float | None:
+        """What every step multiplies it by, a number between 0 and 1; None where that is no one number."""
+        steps = sorted(self.values)
+        values = [float(self.values[step].reshape(-1)[0]) if self.values[step].size == 1 else 0.0 for step in steps]
+        if len(steps) < 3 or min(values) <= 0 or values[-1] >= values[0]:
+            return None
+        ratio = (values[1] / values[0]) ** (1 / (steps[1] - steps[0]))
+        ratio = next((near for near in (float(f"{ratio:.4g}"),) if abs(near - ratio) < 1e-6 * ratio), ratio)
+        even = all(abs(one - values[0] * ratio**step) <= 1e-5 * one for step, one in zip(steps, values, strict=True))
+        return ratio if even else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether every step does the same to it."""
+        return bool(self.slope) or self.ratio is not None
+
     def at(self, step: int) -> Array:
         """Its value after so many steps, as far as what was seen tells."""
-        if step in self.values:
-            return self.values[step]
+        if self.ratio is not None or step not in self.values:
+            return self.counted_to(step)
+        return self.values[step]
+
+    def counted_to(self, count: int) -> Array:
+        """Its value where so many steps are counted; its last one where nobody knows."""
+        if self.ratio is not None:
+            return np.asarray(self.values[0] * self.ratio**count)
         slope = self.slope
-        return self.values[0] + slope * step if slope is not None else self.values[max(self.values)]
+        return self.values[0] + slope * count if slope is not None else self.values[max(self.values)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +127,7 @@ def watch(program: Program, batches: Sequence[Any], counts: bool = False) -> dic
     program.draws.step = step_before
     program.load(type(start)(start.model, kept))
     tracks = {name: Track(values) for name, values in seen.items()}
-    return {name: track for name, track in tracks.items() if name not in scalars or track.slope}
+    return {name: track for name, track in tracks.items() if name not in scalars or track.counts}
 
 
 def pair(legacy: Mapping[str, Track], modern: Mapping[str, Track]) -> dict[str, Counted]:

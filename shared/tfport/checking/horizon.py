@@ -107,7 +107,7 @@ class _At(Lazy):
         array = np.asarray(self._base[name])
         track = self._tracks.get(name)
         if track is not None:
-            return np.asarray(track.values[0] + (track.slope or 0) * self._count)
+            return track.counted_to(self._count)
         return array.astype(self._precision) if array.dtype.kind == "f" else array
 
     def located(self, name: str) -> Place | None:
@@ -133,7 +133,7 @@ def recorded(session: Session, side: Side, record: Record) -> Horizon:
     for name in record.initial:
         if _counts(name):
             track = Track({step: np.asarray(states[step][name]) for step in sorted(states)})
-            if track.slope:
+            if track.counts:
                 tracks[name] = track
     found = Horizon(base, tracks)
     batch = session.batches(side.program)[still.step]
@@ -207,7 +207,7 @@ def _in_python(side: Side) -> str:
 
 def _moves(names: Names, own: str) -> bool:
     track = names.tracks.get(own)
-    return track is not None and bool(track.slope)
+    return track is not None and track.counts
 
 
 def _counts(name: str) -> bool:

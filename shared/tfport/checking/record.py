@@ -95,7 +95,7 @@ def recorded(session: Session, precision: str, earlier: Record | None = None) ->
         first = observe(side, session.store, initial, batches[0], 0, twice=earlier is None)
         with session.bar(f"legacy {precision}", order.steps) as tick:
             trajectory = run(side, session.store, initial, batches, order.steps, lambda step: step in kept, tick)
-        start = trajectory.states[warm] if earlier is None else widened(earlier.stills[1].state)
+        start = trajectory.states[warm] if earlier is None else widened(earlier.stills[1].state, _powers(session, warm))
         second = observe(side, session.store, start, batches[warm], warm)
         repeat = _repeat(session, side, initial, batches, trajectory, first)
         record = Record(
@@ -251,18 +251,29 @@ def contracts_of(
     )
 
 
-def widened(state: Mapping[str, Array]) -> Mapping[str, Array]:
-    """A float32 state as float64, tensor by tensor; counts stay."""
-    return _Widened(state)
+def _powers(session: Session, step: int) -> dict[str, Array]:
+    """What the legacy side multiplies up at every step, by its shared name, exactly."""
+    tracks = session.tracks["legacy"]
+    return {COUNTER + name: track.at(step) for name, track in tracks.items() if track.ratio is not None}
+
+
+def widened(state: Mapping[str, Array], exact: Mapping[str, Array] | None = None) -> Mapping[str, Array]:
+    """A float32 state as float64, tensor by tensor; counts stay.
+
+    Args:
+      state: the state.
+      exact: what is known to more digits.
+    """
+    return _Widened(state, exact or {})
 
 
 class _Widened(Lazy):
-    def __init__(self, state: Mapping[str, Array]) -> None:
+    def __init__(self, state: Mapping[str, Array], exact: Mapping[str, Array]) -> None:
         super().__init__(state)
-        self._state = state
+        self._state, self._exact = state, exact
 
     def __getitem__(self, name: str) -> Array:
-        array = np.asarray(self._state[name])
+        array = np.asarray(self._exact.get(name, self._state[name]))
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
