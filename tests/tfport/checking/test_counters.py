@@ -52,8 +52,8 @@ def test_as_whole_numbers() -> None:
 
 
 def test_what_every_step_multiplies_is_counted() -> None:
-    powers = Track({step: np.float32(0.999) ** np.float32(step) for step in range(5)})
+    powers = Track({step: np.array(0.999, "f") ** step for step in range(5)})
     assert powers.counts and powers.ratio == 0.999
     assert powers.at(1_000) == pytest.approx(0.999**1_000, rel=1e-12)
     for values in ((1.0, 0.5), (1.0, 0.9, 0.85), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 2.0, 4.0)):
-        assert Track({step: np.float32(value) for step, value in enumerate(values)}).ratio is None, values
+        assert Track({step: np.array(value, "f") for step, value in enumerate(values)}).ratio is None, values
