@@ -8,7 +8,7 @@ One of four keys says what is trained, the others how. This is the whole list; a
 | model, models, module, modules | a Keras model, a tf.Module, an nn.Module or an object that holds variables; or a mapping of names to such. |
 | step, phases | the function that makes one training step, or name -> function in the order they run. It takes inputs by name (`step(x, y)`) or the batch as a mapping, and returns the loss or a mapping with "loss". One compiled Keras model needs none; where a function calls train_on_batch or fit, compiled models are trained by that. |
 | optimizer, optimizers | the optimizer, or name -> optimizer, where they are not found by themselves. Compiled models have theirs. |
-| outputs | what is compared in the forward pass: a function of the batch (with `training`, if it has such a parameter), or names. |
+| outputs | what is compared in the forward pass: a function of the batch (with `training`, if it has such a parameter), or names; or {"training": function, "inference": function}. |
 | inputs | what a batch holds, where the step does not say it: names, or name -> (shape, dtype). |
 | latent, half_steps, fakes, latent_scale, real_label, fake_label | of the models "discriminator", "generator" and "combined" without phases: the common loop of Keras GANs, see `keras_gan`. |
 """  # noqa: E501
@@ -16,7 +16,7 @@ One of four keys says what is trained, the others how. This is the whole list; a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -58,6 +58,8 @@ def program_of(made: Mapping[str, Any], seed: int = 0) -> Program:
     trained = dict(made[key]) if several else {"": made[key]}
     families = {base.__module__.split(".")[0] for each in trained.values() for base in type(each).__mro__}
     options = {name: made[name] for name in ("step", "phases", "optimizers", "outputs", "inputs") if name in made}
+    if isinstance(options.get("outputs"), Mapping):
+        options["outputs"] = _by_mode(options["outputs"])
     if "optimizer" in made:
         options["optimizers"] = {"optimizer": made["optimizer"]}
     if any(map(_compiled, trained.values())) and _trains_on_batch(made):
@@ -80,6 +82,21 @@ def program_of(made: Mapping[str, Any], seed: int = 0) -> Program:
     if callable(options.get("outputs")):
         options["forward"] = options.pop("outputs")
     return _made("tf_module", trained if several else made[key], seed, options)
+
+
+def _by_mode(outputs: Mapping[str, Any]) -> Callable[..., Any]:
+    """One function of the batch and the mode, of one for each mode."""
+    if set(outputs) != {"training", "inference"} or not all(map(callable, outputs.values())):
+        raise UserError(
+            f'"outputs" is a mapping of {", ".join(map(str, outputs)) or "nothing"}; expected a function of the batch, '
+            'or {"training": function, "inference": function}.'
+        )
+
+    def by_mode(batch: Any, training: bool) -> Any:
+        mode = "training" if training else "inference"
+        return steps.call(outputs[mode], f'"outputs", "{mode}"', batch, training=training)
+
+    return by_mode
 
 
 def _made(maker: str, trained: Any, seed: int, options: Mapping[str, Any]) -> Program:

@@ -171,6 +171,16 @@ def test_the_loop_of_a_gan_needs_the_length_of_its_noise() -> None:
         program_of({"models": networks()})
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_outputs_may_differ_by_mode(compiled: bool) -> None:
+    model = _model() if compiled else Linear()
+    step = Trainer(model).step if compiled else model.train_step
+    outputs = {"training": lambda x: {"out": x + 1}, "inference": lambda batch: {"out": batch["x"] - 1}}
+    program = program_of({"model": model, "step": step, "outputs": outputs, "inputs": ["x", "y"]})
+    for training, offset in ((True, 1), (False, -1)):
+        np.testing.assert_array_equal(program.forward(BATCH, training)["out"], BATCH["x"] + offset)
+
+
 def _nothing(batch: Any) -> Any:
     return batch
 
@@ -188,6 +198,7 @@ def _nothing(batch: Any) -> Any:
         ({"inputs": ["x"]}, '"inputs" is of models with a step of their own'),
         ({"phases": {"a": 3, "b": Trainer(1).step}}, "the phase 'a' is a int"),
         ({"step": Trainer(1).step, "outputs": ["out"]}, r"outputs= is \['out'\]; give a function"),
+        ({"step": Trainer(1).step, "outputs": {"out": _nothing}}, '"outputs" is a mapping of out; expected a function'),
         ({"models": {"a": _model(), "b": _model()}}, 'the 2 models a, b have no "phases"'),
         ({"model": _model(compiled=False)}, "is no compiled Keras model, so what trains it must be named"),
         ({"step": Trainer(1).step, "outputs": _model()}, "outputs= is <Sequential .*; give a function"),

@@ -130,6 +130,24 @@ def test_flags_that_make_no_sense_are_refused(words: tuple[str, ...], message: s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("a,b", ["a", "b"]),
+        ("training=a,inference=b", {"training": ["a"], "inference": ["b"]}),
+        ("training=a,b", ["training=a", "b"]),
+    ],
+)
+def test_outputs_may_be_named_by_mode(words: str, found: Any, tmp_path: Path) -> None:
+    program = (
+        "from absl import flags; from tfport.cli import check; flags.FLAGS(['', '--outputs=%s']); print(check.names())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program % words], cwd=tmp_path, env=child_environment(), capture_output=True, text=True
+    )
+    assert done.stdout == f"{{'outputs': {found}}}\n", done.stderr
+
+
 # --- A check ----------------------------------------------------------------------------------------------------------
 def test_an_equal_port_is_told_on_standard_output_alone(tmp_path: Path) -> None:
     sides = (SIDES[0], "--modern=check_sides:loud", "--batches=check_sides:loud_batches")
