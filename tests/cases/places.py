@@ -136,6 +136,31 @@ def images(step: int) -> dict[str, Any]:
     }
 
 
+# --- A number of the forward pass in float32, and a term that the loss lacks ------------------------------------------
+def scaled() -> dict[str, Any]:
+    """Drops a quarter, whose inverse float32 rounds, and has a penalty on its weights."""
+    images = tf1.placeholder(tf1.float32, [None, 6, 6, 2], name="images")
+    labels = tf1.placeholder(tf1.int64, [None], name="labels")
+    x = tf1.nn.dropout(tf1.tanh(_dense("float32", "fc1", tf1.reshape(images, [-1, 72]), 8)), rate=0.25)
+    logits = _dense("float32", "fc2", x, 3)
+    loss = tf1.reduce_mean(tf1.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    penalty = tf1.nn.l2_loss(tf1.global_variables()[0], name="penalty")
+    return _trained(logits, loss + 0.01 * penalty)
+
+
+def unpenalised() -> Any:
+    return _compiled(
+        [
+            keras.Input([6, 6, 2], name="images"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(8, "tanh", name="fc1"),
+            keras.layers.Dropout(0.25, name="dropped"),
+            keras.layers.Dense(3, name="fc2"),
+        ],
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+
+
 # --- Batch normalisation ----------------------------------------------------------------------------------------------
 def normalised(dtype: str = "float32") -> dict[str, Any]:
     """A batch normalisation by hand, in a cond on whether it trains."""
@@ -226,6 +251,17 @@ def examples(step: int) -> dict[str, Any]:
 
 
 CASES = [
+    Case(
+        "unpenalised",
+        scaled,
+        unpenalised,
+        images,
+        equal=False,
+        rung="loss",
+        says=(r"penalty",),
+        never=(r"Location Step 0, phase train: what goes into [^ ]*dropped",),
+        options={"rungs": ("loss",)},
+    ),
     Case("ids", ids, ids_port(0, 0), tokens, equal=True),
     Case(
         "shifted",

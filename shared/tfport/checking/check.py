@@ -492,6 +492,8 @@ class _Check:
             if not trajectory and any(each.rung == name and each.verdict.equal for each in pair.rungs)
         )
         passes = [(record, stills, close)]
+        if close == location.DOUBLE and first.relative > _FAR * CONSTANT:  # then no rounded number is what it is
+            passes.insert(0, (record, stills, CONSTANT))
         if double and not trajectory:  # what shrinks more than a rounded constant shows in float32 alone
             passes.append((looked[0][0], looked[0][1], location.SINGLE))
         for record, stills, close in passes:
@@ -614,6 +616,8 @@ def _repeat_verdict(repeat: RungMeasurement) -> Verdict:
     return Verdict.IDENTICAL if repeat.same_bits and not repeat.faults else Verdict.DIFFERENT
 
 
+_FAR = 1024
+"""How many times more than a number's rounding to float32 a difference is that such a number is not looked for in."""
 GROWTH = 16
 """How many times larger than the difference of two numbers that round differently in the loss an update may show it."""
 

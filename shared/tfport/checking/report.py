@@ -144,6 +144,12 @@ class CheckReport:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
 
+    def __str__(self) -> str:
+        """The answer in a few lines of plain text, the place first."""
+        from tfport.report.check_words import assertion_text
+
+        return assertion_text(self)
+
     @property
     def equal(self) -> bool:
         """Whether the port passed: every rung held, and neither side of it breaks a contract that fails."""

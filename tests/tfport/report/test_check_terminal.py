@@ -53,7 +53,7 @@ def test_the_headline_comes_first_and_names_the_place(name: str, sentence: str) 
     report = reports.ALL[name]()
     assert check_words.headline(report) == sentence
     assert flat(printed(report)).startswith(sentence)
-    assert assertion_text(report).startswith(f"{sentence}.")
+    assert assertion_text(report).startswith(f"{sentence}.") and str(report) == assertion_text(report)
 
 
 def test_headlines_of_rarer_endings() -> None:
