@@ -386,20 +386,19 @@ def _of_model(path: Path, reached: Reached, seed: int) -> Program:
             '{"model": model, "step": function}, as module:function.'
         )
 
-    def compiled(each: Any) -> bool:
-        return bool(getattr(each, "compiled", getattr(each, "_is_compiled", False)))
-
     note = f"{path.name} was run up to {call}, and no further"
     models = {
         reached.names[id(each)]: each
         for each in reached.objects
         if hasattr(each, "train_on_batch") and not isinstance(each, type) and each is not model
     }
-    others = {name: each for name, each in models.items() if compiled(each)}
+    others = {name: each for name, each in models.items() if _compiled(each)}
     if not others:
         program: Program = constructor("keras_model")(model, seed=seed, rebuild=lambda again: _run(path, again).subject)
         program._remarks.append(note)  # type: ignore[attr-defined]
         return program
+    if gan := _gan(reached, list(others.values())):
+        return _of_gan(gan, reached, path, seed, note)
     name = reached.known(model, model.name)
     raise UserError(
         f"{path} first trains {name} by {call}, and has other compiled models: {', '.join(others)}. How these are "
@@ -407,3 +406,50 @@ def _of_model(path: Path, reached: Reached, seed: int) -> Program:
         'function}}, or of a GAN in the common loop {"models": {"discriminator": ..., "generator": ..., "combined": '
         '...}, "latent": N}, as module:function.'
     )
+
+
+def _gan(reached: Reached, others: list[Any]) -> dict[str, Any] | None:
+    """The models of a GAN, where the script first trains the discriminator and one other joins it to a generator."""
+    joined = [layer for layer in getattr(others[0], "layers", ()) if hasattr(layer, "train_on_batch")]
+    if len(others) > 1 or len(joined) != 2 or joined[1] is not reached.subject:
+        return None
+    return {"discriminator": reached.subject, "generator": joined[0], "combined": others[0]}
+
+
+def _of_gan(models: dict[str, Any], reached: Reached, path: Path, seed: int, note: str) -> Program:
+    """A GAN in the common loop, of which the first call shows the beginning; the rest is told as taken."""
+    labels = np.unique(np.asarray(reached.arguments.get("y"), np.float64))
+    half_steps = labels.size == 1
+    if not half_steps and labels.size != 2:
+        raise UserError(
+            f"{path} trains the discriminator by {reached.call} ({reached.where}) with labels from {labels.min()} to "
+            f"{labels.max()}, which is no loop that is known: name a function that returns "
+            '{"models": {...}, "phases": {name: function}}, as module:function.'
+        )
+    latent = tuple(models["generator"].input_shape[1:])
+
+    def again(number: int) -> Any:
+        found = _run(path, number)
+        return _gan(found, [each for each in found.objects if each is not found.subject and _compiled(each)])
+
+    program: Program = constructor("keras_gan")(
+        **models,
+        latent=latent,
+        half_steps=half_steps,
+        real_label=float(labels[-1]),
+        fake_label=0.0 if half_steps else float(labels[0]),
+        seed=seed,
+        rebuild=again,
+    )
+    batches = "real and generated images in turn" if half_steps else "real and generated images in one batch"
+    program._remarks += [  # type: ignore[attr-defined]
+        note,
+        f"what {path.name} does behind that call is not known, and was taken to be the common loop of a GAN: the "
+        f"discriminator on {batches}, with labels {labels[-1]:g} and {0 if half_steps else labels[0]:g}, then the "
+        "combined model on standard normal noise; where it is another, return the phases from a function",
+    ]
+    return program
+
+
+def _compiled(model: Any) -> bool:
+    return bool(getattr(model, "compiled", getattr(model, "_is_compiled", False)))

@@ -227,6 +227,57 @@ def test_keras_2_is_stopped_too(script: Write) -> None:
     assert build(script(text, "model.fit(x, y)"), "modern").kind == "tf_keras model"
 
 
+GAN = """
+    import keras
+    import numpy as np
+
+    class GAN:
+        def __init__(self):
+            self.generator = keras.Sequential([keras.Input([2]), keras.layers.Dense(3, name="made")], name="g")
+            self.discriminator = keras.Sequential([keras.Input([3]), keras.layers.Dense(1, "sigmoid")], name="d")
+            self.discriminator.compile("sgd", "binary_crossentropy")
+            z = keras.Input([2])
+            self.combined = keras.Model(z, self.discriminator(self.generator(z)), name="c")
+            self.combined.compile("sgd", "binary_crossentropy")
+
+        def train(self):
+            fake = self.generator.predict(np.zeros([4, 2]), verbose=0)
+            for step in range(10):
+"""
+TURNS = """
+                self.discriminator.train_on_batch(fake, np.full([4, 1], 0.9))
+                open("trained", "w")
+
+    GAN().train()
+"""
+JOINED = """
+                labels = np.repeat([1.0, 0.1], 4)
+                self.discriminator.train_on_batch(np.concatenate([fake, fake]), labels)
+
+    GAN().train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("loop", "told"),
+    [
+        (TURNS, "the discriminator on real and generated images in turn, with labels 0.9 and 0, then"),
+        (JOINED, "the discriminator on real and generated images in one batch, with labels 1 and 0.1, then"),
+    ],
+)
+def test_the_models_of_a_gan_are_taken_and_its_loop_is_told_as_a_guess(loop: str, told: str, script: Write) -> None:
+    Path("train.py").write_text(textwrap.dedent(GAN + loop))
+    program = build("train.py", "modern")
+    assert not Path("trained").exists()
+    assert program.phases == ("discriminator", "generator")
+    note = next(note for note in program.notes() if "is not known, and was taken to be the common loop" in note)
+    assert told in note
+    batch = {"x": np.eye(4, 3, dtype=np.float32)}
+    program.prepare(batch)
+    assert set(program.step(batch)) >= {"discriminator/loss", "generator/loss"}
+    program.initialise(3)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
