@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
-from tensorflow.python.framework import tensor_util
+from tensorflow.python.framework import op_def_registry, tensor_util
 
 from tfport.program import shown
 from tfport.user_code import user_line
@@ -66,19 +67,7 @@ def attributes(op: Any, constant: Callable[[Any], Any]) -> dict[str, str]:
       op: of any graph.
       constant: the value of an operand that depends on nothing that varies, None where it does or is not known.
     """
-    found: dict[str, str] = {}
-    for each in op.node_def.attr:
-        if each.startswith("_") or each in _NOT_SAID:
-            continue
-        value = op.node_def.attr[each]
-        kind = value.WhichOneof("value")
-        if kind in ("s", "i", "f", "b"):
-            plain = getattr(value, kind)
-            found[each] = plain.decode(errors="replace") if kind == "s" else shown(plain)
-        elif kind == "list" and (values := list(value.list.i) or list(value.list.f)):
-            found[each] = shown(values)
-        elif kind == "list" and value.list.s:
-            found[each] = ", ".join(each.decode(errors="replace") for each in value.list.s)
+    found = _texts({name: op.node_def.attr[name] for name in op.node_def.attr})
     if "explicit_paddings" in op.node_def.attr and (sides := list(op.node_def.attr["explicit_paddings"].list.i)):
         found["explicit_paddings"] = shown(sides)
     for name, tensor in operands(op):
@@ -86,6 +75,31 @@ def attributes(op: Any, constant: Callable[[Any], Any]) -> dict[str, str]:
         if value is not None:
             found[name] = shown(value)
     return {name: text for name, text in found.items() if text}
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes as text, but for those that are not said and those that are no plain values."""
+    found: dict[str, str] = {}
+    for each, value in values.items():
+        if each.startswith("_") or each in _NOT_SAID:
+            continue
+        kind = value.WhichOneof("value")
+        if kind in ("s", "i", "f", "b"):
+            plain = getattr(value, kind)
+            found[each] = plain.decode(errors="replace") if kind == "s" else shown(plain)
+        elif kind == "list" and (values_held := list(value.list.i) or list(value.list.f)):
+            found[each] = shown(values_held)
+        elif kind == "list" and value.list.s:
+            found[each] = ", ".join(text.decode(errors="replace") for text in value.list.s)
+    return found
+
+
+@cache
+def defaults(kind: str) -> Mapping[str, str]:
+    """The attributes that an op of a type has where nobody gives them, as text: those that older versions lack too."""
+    definition = op_def_registry.get(kind)
+    given = {} if definition is None else {each.name: each.default_value for each in definition.attr}
+    return {name: text for name, text in _texts(given).items() if text}
 
 
 def operands(op: Any) -> Iterator[tuple[str, Any]]:

@@ -92,7 +92,7 @@ def find(name: str, side: str) -> Any:
             )
         raise UserError(
             f"--{side}={name} is neither module:function nor a file that exists; expected a function to import, a "
-            ".meta file or a SavedModel's folder."
+            ".meta file, or the folder of a SavedModel or a record."
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -427,8 +427,8 @@ def _from_file(given: str, side: str, precision: str, seed: int, names: dict[str
         find(given, side)
     if not path.exists():
         raise UserError(
-            f"--{side}={given}: there is no such file; expected module:function, a script, a .meta file or a "
-            "SavedModel's folder."
+            f"--{side}={given}: there is no such file; expected module:function, a script, a .meta file, or the folder "
+            "of a SavedModel or a record."
         )
     saved_model = path.is_dir() or path.name == "saved_model.pb"
     if not saved_model and path.suffix != ".meta":

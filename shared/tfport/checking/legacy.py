@@ -16,12 +16,13 @@ from tfport.checking.envelope import Spans, spanned, spanned_again
 from tfport.checking.factories import NoSuchPrecision, named
 from tfport.checking.horizon import Horizon
 from tfport.checking.measure import Envelope, Meter
-from tfport.checking.observe import Still, Trajectory, observe
+from tfport.checking.observe import KeptNode, Still, Trajectory, observe
 from tfport.checking.record import Record, forced_steps, recorded, sample
 from tfport.checking.session import Session
 from tfport.checking.sides import COUNTER
 from tfport.checking.store import Kept
 from tfport.errors import UserError
+from tfport.versions import versions
 
 
 class Legacy(Protocol):
@@ -155,6 +156,8 @@ class Recorded:
         Raises:
           UserError: other batches were given than those that were recorded.
         """
+        if original.unfed is not None and original.versions.get("tensorflow") != versions()["tensorflow"]:
+            original = _brought_up(original)
         self.session, self.original = session, original
         given = session.given_batches()
         if given is not None:
@@ -251,3 +254,22 @@ def _refuse_other_batches(given: BatchSource, original: Original) -> None:
                 f"{given.name}: batch {step} is not the one that the record was made with. Leave --batches out: a "
                 "record holds its batches."
             )
+
+
+def _brought_up(original: Original) -> Original:
+    """A record of an older TensorFlow, whose ops lack attributes that later versions added, with these as they were."""
+    from tfport.adapters.op_facts import defaults
+
+    def nodes(given: Sequence[KeptNode]) -> list[KeptNode]:
+        return [dataclasses.replace(each, attributes={**defaults(each.kind), **each.attributes}) for each in given]
+
+    def still(given: Still) -> Still:
+        return dataclasses.replace(given, nodes={key: nodes(each) for key, each in given.nodes.items()})
+
+    single, looks = original.single, original.looks
+    stills = list(map(still, single.stills))
+    return dataclasses.replace(
+        original,
+        single=dataclasses.replace(single, stills=stills, probe_nodes=nodes(single.probe_nodes)),
+        looks={key: {step: still(each) for step, each in looks[key].items()} for key in looks},
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +147,31 @@ def test_it_records_what_the_check_records(record: Callable[[str, str], Path], t
 
 def _told(node: Any) -> tuple[Any, ...]:
     return node.name, node.kind, node.inputs, node.variables, dict(node.attributes), node.where, node.value.shape
+
+
+def test_attributes_that_later_versions_added_are_those_of_the_op(
+    record: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """A Conv2D of TensorFlow 1.4 has no dilations: nothing is said of them where the port's are 1."""
+    folder = tmp_path / "record"
+    shutil.copytree(record(*CONVNET), folder)
+    tree = json.loads((folder / "record.json").read_text())
+    tree["versions"]["tensorflow"] = "1.4.1"
+
+    def strip(value: Any) -> None:
+        if isinstance(value, dict) and value.get("kind") == "Conv2D":
+            del value["attributes"]["dilations"], value["attributes"]["data_format"]
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            strip(each)
+
+    strip(tree)
+    (folder / "record.json").write_text(json.dumps(tree))
+    told = json.loads((folder / "manifest.json").read_text())
+    told["record.json"] = hashlib.sha256((folder / "record.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(told))
+    report = check(folder, convnet_batchnorm.symmetric_padding)
+    assert report.location is not None and "padding is SAME in the original and VALID" in report.location.text
+    assert "dilations" not in report.location.text and "data_format" not in report.location.text
 
 
 def test_the_port_is_fed_what_was_drawn(record: Callable[[str, str], Path]) -> None:
