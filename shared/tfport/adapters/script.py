@@ -53,6 +53,8 @@ class Reached:
     """id of an object -> the name that the script has for it."""
     objects: list[Any] = field(default_factory=list)
     """What those names are of, so that they live."""
+    tensors: dict[str, str] = field(default_factory=dict)
+    """Tensor's name -> the name that the script has for it."""
     values: dict[str, Array] = field(default_factory=dict)
     """Of a Session: variable -> value, of those that have one."""
 
@@ -267,6 +269,8 @@ def _values(session: Any) -> dict[str, Array]:
 
 def _take_names(reached: Reached, frame: types.FrameType | None) -> None:
     """Takes down what the script calls its objects: locals of the calls that lead here, their attributes, globals."""
+    import tensorflow as tf
+
     while frame is not None:
         if is_user_file(frame.f_code.co_filename):
             for scope in (frame.f_locals, frame.f_globals):
@@ -280,6 +284,8 @@ def _take_names(reached: Reached, frame: types.FrameType | None) -> None:
                     if not key.startswith("__") and id(value) not in reached.names:
                         reached.names[id(value)] = key
                         reached.objects.append(value)
+                        if isinstance(value, tf.Tensor) and hasattr(value, "graph"):
+                            reached.tensors.setdefault(value.name, key)
         frame = frame.f_back
 
 
@@ -288,56 +294,58 @@ def _of_graph(path: Path, reached: Reached, precision: str | None, names: Mappin
     """The graph of the Session, with what the run that was stopped says of its parts."""
     import tensorflow.compat.v1 as tf
 
+    from tfport.adapters.tf1_reading import Reading
     from tfport.adapters.tf1_sides import script_graph
 
     graph = reached.subject.graph
-    found: dict[str, Any] = {"train_ops": _train_ops(path, reached, graph)} if "train_ops" not in names else {}
-    inputs: dict[str, Any] = {}
+    reading = Reading(graph)
+    train = _train_ops(path, reached, reading, "train_ops" in names)
+    found: dict[str, Any] = {"train_ops": {"train": train}} if train and "train_ops" not in names else {}
+    notes = [f"{path.name} was run up to {reached.where}, its first Session.run beyond initialisers, and no further"]
     training: dict[Any, Any] = {}
     inference: dict[Any, Any] = {}
-    notes = [f"{path.name} was run up to {reached.where}, its first Session.run beyond initialisers, and no further"]
-    for key, value in reached.arguments["feed_dict"].items():
+    for key, value in reached.arguments["feed_dict"].items() if train else ():
         tensor = graph.as_graph_element(key)
-        name = tensor.op.name
-        if _NAMELESS.fullmatch(name):
-            name = reached.known(key, name)
         if np.ndim(value) == 0 and tensor.dtype != tf.string:
+            own = reached.tensors.get(tensor.name, "")
+            name = own if own and _NAMELESS.fullmatch(tensor.op.name) else tensor.op.name
             training[tensor] = value
-            inference[tensor] = looked = _in_inference(f"{name} {reached.known(key, '')}", value)
+            inference[tensor] = looked = _in_inference(f"{name} {own}", value)
             notes.append(f"{name} is fed {value!r} in training, as the script did, and {looked!r} in inference")
-        else:
-            inputs[name] = tensor
-    if not inputs:
-        inputs = _iterated(reached, graph)
-    if inputs:
-        found["inputs"] = inputs
-        notes.append(f"inputs, as the script feeds them: {', '.join(inputs)}")
     found |= {"training": training or None, "inference": inference or None}
+    nameless = [op for op in graph.get_operations() if _NAMELESS.fullmatch(op.name)]
+    tensors = [tensor for op in nameless for tensor in op.outputs if tensor.name in reached.tensors]
+    called = {reached.tensors[tensor.name]: tensor for tensor in tensors if tensor.op.type != "IteratorGetNext"}
+    scalars = {tensor.name for tensor in training}
+    if told := [name for name, tensor in called.items() if tensor.name not in scalars]:
+        notes.append(f"inputs without a name of their own are called as in the script: {', '.join(told)}")
+    run = reading.ancestors(train)
+    if iterated := [tensor for tensor in tensors if tensor.op.type == "IteratorGetNext" and tensor.op in run]:
+        found["inputs"] = {reached.tensors[tensor.name]: tensor for tensor in iterated}
+        notes.append(f"what the script reads from an iterator is fed in its place: {', '.join(found['inputs'])}")
 
     def again(seed: int) -> Any:
         return _of_graph(path, _run(path, seed), None, names)
 
-    return script_graph(graph, reached.values, {**found, **names}, notes, precision, again)
+    return script_graph(graph, reached.values, {**found, **names}, notes, precision, again, called)
 
 
-def _train_ops(path: Path, reached: Reached, graph: Any) -> Any:
-    """What the run fetches to update; None where it updates nothing.
+def _train_ops(path: Path, reached: Reached, reading: Any, named: bool) -> list[Any]:
+    """What the run fetches to update; empty where it updates nothing.
 
     Raises:
-      UserError: the graph has other train ops too, so that a step has more phases than this run.
+      UserError: the graph has other train ops too, so that a step has more phases than this run, and none is named.
     """
     import tensorflow.compat.v1 as tf
 
     from tfport.adapters.tf1_apply_ops import updates_among
-    from tfport.adapters.tf1_reading import Reading
 
-    reading = Reading(graph)
-    fetched = [graph.as_graph_element(each) for each in tf.nest.flatten(reached.arguments["fetches"])]
+    fetched = [reading.graph.as_graph_element(each) for each in tf.nest.flatten(reached.arguments["fetches"])]
     train = [each for each in fetched if updates_among(reading, reading.ancestors([each]))]
     run = reading.ancestors(train)
     rest = [each.op for each in updates_among(reading, reading.ops) if each.op not in run]
     others = [each.name for each in reading.ends_of(rest)] if rest else []
-    if train and others:
+    if train and others and not named:
         first = ",".join(getattr(each, "op", each).name for each in train)
         more = ",".join(f"phase{number}={name}" for number, name in enumerate(others, 2))
         raise UserError(
@@ -345,7 +353,7 @@ def _train_ops(path: Path, reached: Reached, graph: Any) -> Any:
             f"{', '.join(others)}. In what order they run stands behind that point: name those of a step, "
             f"--train_ops=phase1={first},{more}."
         )
-    return {"train": train} if train else None
+    return train
 
 
 def _in_inference(name: str, value: Any) -> Any:
@@ -355,17 +363,6 @@ def _in_inference(name: str, value: Any) -> Any:
     if _KEPT.search(name):
         return 1.0
     return 0.0 if _DROPPED.search(name) else value
-
-
-def _iterated(reached: Reached, graph: Any) -> dict[str, Any]:
-    """The tensors that a graph gets from an iterator, to be fed in its place."""
-    found = {}
-    for op in graph.get_operations():
-        if op.type in ("IteratorGetNext", "OneShotIterator", "QueueDequeueManyV2", "QueueDequeueV2"):
-            for number, tensor in enumerate(op.outputs):
-                if tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool:
-                    found[reached.known(tensor, f"{op.name}_{number}" if number else op.name)] = tensor
-    return found
 
 
 # --- A Keras model ----------------------------------------------------------------------------------------------------

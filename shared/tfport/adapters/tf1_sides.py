@@ -155,6 +155,7 @@ def script_graph(
     notes: Sequence[str],
     precision: str | None,
     again: Callable[[int], GraphProgram],
+    called: Mapping[str, Any],
 ) -> GraphProgram:
     """A Program of the graph that a script built, with the values that its variables had in the script's Session.
 
@@ -165,6 +166,7 @@ def script_graph(
       notes: what a report says of it.
       precision: as `tf1_graph` takes it.
       again: seed -> the same of another run of the script.
+      called: input name -> tensor, for placeholders that go by another name than their own.
 
     Raises:
       UserError: something needed cannot be told.
@@ -177,7 +179,12 @@ def script_graph(
         for note in notes:
             program.note(note)
 
-    program = _opened(lambda opened: GraphProgram(graph, opened, Given(**found), again=again, start=start), graph)
+    names = {name: tensor.name for name, tensor in called.items()}
+
+    def make(opened: Any) -> GraphProgram:
+        return GraphProgram(graph, opened, Given(**found), again=again, start=start, called=names)
+
+    program = _opened(make, graph)
     return _in(precision, program)
 
 

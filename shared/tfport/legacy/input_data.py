@@ -117,7 +117,8 @@ def read_data_sets(
         held = data.load("mnist", train_dir if here else None)
     except DataError as error:
         found = "finds damaged files" if here else "finds no MNIST in that folder"
-        raise DataError(f"read_data_sets({train_dir!r}) {found}. {error}") from None
+        remedy = "Put the four files of MNIST, such as train-images-idx3-ubyte.gz, into it."
+        raise DataError(f"read_data_sets({train_dir!r}) {found}. {error} {remedy}") from None
     if not 0 <= validation_size <= len(held.images):
         raise ValueError(f"validation_size={validation_size}: expected 0 to {len(held.images)}")
 

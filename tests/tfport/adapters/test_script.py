@@ -194,7 +194,8 @@ def test_a_graph_that_reads_its_data_is_fed_in_their_place(script: Write) -> Non
     text = GRAPH.replace(
         "x, y = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.float32, [None, 1])",
         "data = tf.data.Dataset.from_tensors((np.eye(3, dtype='float32'), np.ones([3, 1], 'float32'))).repeat()\n"
-        "    iterator = tf.data.make_initializable_iterator(data)\n    x, y = iterator.get_next()",
+        "    iterator = tf.data.make_initializable_iterator(data)\n    x, y = iterator.get_next()\n"
+        "    tested = tf.data.make_one_shot_iterator(data).get_next()[0]",
     ).replace("    feed = {x: np.eye(3), y: np.ones([3, 1])}\n", "")
     loop = """
         with tf.Session() as sess:
