@@ -44,8 +44,8 @@ _ALLOWED = re.compile(
     r"|RngReadAndSkip|ComputeAccidentalHits"
     # control flow
     r"|If|StatelessIf|While|StatelessWhile|Case|StatelessCase|PartitionedCall|StatefulPartitionedCall|Placeholder"
-    # what loops keep
-    r"|TensorArray\w*|TensorList\w+|EmptyTensorList|Stack(Push|Pop|Close)?(V2)?"
+    # what loops and branches keep
+    r"|TensorArray\w*|TensorList\w+|EmptyTensorList|Stack(Push|Pop|Close)?(V2)?|Optional(FromValue|GetValue|HasValue|None)"
     # tables of constants, examples and strings
     r"|HashTable(V2)?|InitializeTable(V2)?|LookupTable(Find|Size)(V2)?|Parse(Single)?Example(V2)?|StringTo\w+|StringJoin"
     r"|StringSplit(V2)?|StringLower|StringUpper|StringStrip|StringLength|StringFormat|AsString|ReduceJoin|Substr"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-from tfport.adapters.tf1_sides import GraphProgram, tf1_graph
+from cases import inner_draws
+from tfport.adapters.tf1_sides import GraphProgram, from_meta, tf1_graph
 from tfport.checking.draws import DrawSource
 
 BATCH = {"x": np.random.default_rng(0).normal(size=(4, 3)).astype("float32")}
@@ -172,3 +174,16 @@ def test_what_has_no_numbers_is_listed() -> None:
     program = built(lambda x: loop(2, lambda _, value: value + tf.random.gamma([], 1.0), x))
     (info,) = program.random_draws()
     assert not info.controlled and "inside" in info.reason
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_graph_from_a_file_is_fed_alike(v2: bool, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        made = inner_draws.graph(v2)()
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    names: dict[str, Any] = {"inputs": ["x", "y"], "losses": made["loss"].name, "train_ops": made["train_op"].name}
+    names |= {"training": {"training": True}, "inference": {"training": False}}
+    batch = inner_draws.batches(0)
+    read = from_meta(tmp_path / "model.ckpt.meta", outputs={"out": made["outputs"]["out"].name}, **names)
+    assert read.loss("train", batch) == tf1_graph(inner_draws.graph(v2)).loss("train", batch)
