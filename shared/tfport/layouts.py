@@ -278,7 +278,7 @@ def _joined(one: MappedVariable, other: MappedVariable) -> MappedVariable | None
     """Two blocks as one, where they are neighbours along one axis on both sides; None where they are not."""
     if replace(one, legacy_block=(), modern_block=()) != replace(other, legacy_block=(), modern_block=()):
         return None
-    if one.view or one.flip or one.reshape:
+    if one.view or one.flip or one.reshape or one.summed:  # summands must stay alike
         return None
     left = _beside(one.legacy_block, other.legacy_block)
     right = _beside(one.modern_block, other.modern_block)
@@ -322,7 +322,7 @@ def in_words(pairs: Sequence[MappedVariable]) -> str:
       The text; empty where the variable is taken as it is.
     """
     first = pairs[0]
-    done = [_taken(pairs)] if any(pair.legacy_block for pair in pairs) else []
+    done = [text] if (text := _taken(pairs)) else []
     if first.view:
         done.append(f"seen as {first.view}")
     if first.transpose:
@@ -349,10 +349,21 @@ def _taken(pairs: Sequence[MappedVariable]) -> str:
     shape = pairs[0].legacy_shape
     parts = []
     for axis, size in enumerate(shape):
-        edges = list(dict.fromkeys(pair.legacy_block[axis] if pair.legacy_block else (0, size) for pair in pairs))
+        edges = _runs(pair.legacy_block[axis] if pair.legacy_block else (0, size) for pair in pairs)
         if edges != [(0, size)]:
             parts.append(f"{_axis(axis, shape)} {', '.join(f'{start} to {stop - 1}' for start, stop in edges)}")
     return " of ".join(reversed(parts))
+
+
+def _runs(edges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges, each once; one that begins where the one before it ends goes on with it."""
+    found: list[tuple[int, int]] = []
+    for start, stop in dict.fromkeys(edges):
+        if found and found[-1][1] == start:
+            found[-1] = found[-1][0], stop
+        else:
+            found.append((start, stop))
+    return found
 
 
 def _block_text(block: Block, shape: tuple[int, ...]) -> str:

@@ -290,7 +290,7 @@ CASES = [
         batches(*SEQUENCE),
         equal=False,
         rung="update",
-        says=("added up with others", "a sum of two trains twice as fast as one bias does"),
+        says=("added up with others", "a sum of two moves twice as far as one variable"),
     ),
     Case(
         "groups of a convolution",

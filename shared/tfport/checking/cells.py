@@ -16,8 +16,10 @@ side, give candidates: every order of the gates, and offsets that the initial bi
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import permutations, product
 from typing import Any
 
@@ -31,6 +33,8 @@ MOST_VARIABLES = 16
 """Variables of one cell at most: two kernels and two biases for each of four gates."""
 _DOUBTFUL = 3
 """Variables of one or two rows that may be kernels or biases: so many are tried as both."""
+_NEAR = 24
+"""How many readings of one side are tried for one of the other, before its place and after."""
 MOST_GATES = 4
 """Parts whose every order is tried; more of them are taken in their order."""
 
@@ -73,23 +77,23 @@ class Reading:
     biases: tuple[tuple[tuple[VariableInfo, int], ...], ...]
     """Each bias: the variables that make it up, and where in the first axis, or as which row, it begins."""
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """All gates together."""
         return sum(each.columns for each in self.inputs)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Inputs and state together."""
         return self.inputs[0].rows + (self.state[0].rows if self.state else 0)
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """Its variables."""
         biases = (info.name for bias in self.biases for info, _ in bias)
         return frozenset([*(each.info.name for each in (*self.inputs, *self.state)), *biases])
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of its variables, whichever way they are turned."""
         biases = {info.name: info for bias in self.biases for info, _ in bias}
@@ -422,29 +426,31 @@ def find(
       alike: how alike two names are, from 0 to 1.
       whole: whether cells are looked for whose variables have the same shapes on both sides, or whose have not.
     """
-    by_size: dict[tuple[int, int], list[tuple[int, Reading]]] = {}
-    for place, reading in _runs(legacy):
-        by_size.setdefault((reading.columns, reading.rows), []).append((place, reading))
+    every, asked = _Runs(legacy), _Runs(legacy, {name for side, name in wanted if side == "legacy"})
+    mine = {name for side, name in wanted if side == "modern"}
     shapes: set[tuple[int, ...]] = {each.shape for each in (*legacy, *modern) if len(each.shape) == 2}
     held: dict[tuple[frozenset[str], frozenset[str]], list[tuple[tuple[float, ...], Reading, Reading]]] = {}
     for place, reading in _runs(modern):
-        for origin, partner in by_size.get((reading.columns, reading.rows), ()):
-            covered = sum(("legacy", name) in wanted for name in partner.names)
-            covered += sum(("modern", name) in wanted for name in reading.names)
-            if not covered or not comparable(partner, reading) or (partner.shapes == reading.shapes) != whole:
+        for origin, partner in (every if mine & reading.names else asked).near(reading, place / len(modern)):
+            if (partner.shapes == reading.shapes) != whole or not comparable(partner, reading):
                 continue
             if not (_may_be_permuted(partner, reading) if whole else _gates(partner, reading)):
                 continue
             names = partner.names, reading.names
-            kernels = min(len(each.inputs) + len(each.state) for each in (partner, reading))
-            apart = 3 * abs(origin / len(legacy) - place / len(modern)) - alike(min(names[0]), min(names[1]))
-            held.setdefault(names, []).append(
-                (
-                    (-_recurrent(partner, reading, shapes), kernels, -covered, -len(names[0] | names[1]), apart),
-                    partner,
-                    reading,
-                )
+            gates, together = _recurrent(partner, reading, shapes), tuple(map(_shared_path, names))
+            if len(partner.biases) != len(reading.biases) and gates < 3 and not all(together):
+                continue  # two layers, and not one simple recurrent cell with a bias more
+            apart = 3 * abs(origin - place / len(modern)) - alike(min(names[0]), min(names[1]))
+            cost = (
+                -gates,
+                min(len(each.inputs) + len(each.state) for each in (partner, reading)),
+                -sum(("legacy", name) in wanted for name in names[0]) - len(names[1] & mine),
+                not reading.biases,
+                len(names[0]) + len(names[1]),
+                -sum(together),
+                apart,
             )
+            held.setdefault(names, []).append((cost, partner, reading))
     cells: list[Cell] = []
     taken: tuple[set[str], set[str]] = set(), set()
     for names, pairs in sorted(held.items(), key=lambda each: min(cost for cost, *_ in each[1])):
@@ -454,6 +460,31 @@ def find(
             taken[0].update(names[0])
             taken[1].update(names[1])
     return cells
+
+
+def _shared_path(names: Iterable[str]) -> int:
+    """How many of their first parts names have in common."""
+    parts = [name.split("/")[:-1] for name in names]
+    return next(
+        (depth for depth, each in enumerate(zip(*parts, strict=False)) if len(set(each)) > 1), min(map(len, parts))
+    )
+
+
+class _Runs:
+    """The readings of one side by their size, in order."""
+
+    def __init__(self, variables: Sequence[VariableInfo], wanted: Collection[str] | None = None) -> None:
+        self._by_size: dict[tuple[int, int], list[tuple[float, Reading]]] = {}
+        for place, reading in _runs(variables):
+            if wanted is None or not reading.names.isdisjoint(wanted):
+                row = self._by_size.setdefault((reading.columns, reading.rows), [])
+                row.append((place / len(variables), reading))
+
+    def near(self, reading: Reading, place: float) -> Sequence[tuple[float, Reading]]:
+        """The readings of another's size that lie at about its place, as a share of the whole."""
+        row = self._by_size.get((reading.columns, reading.rows), [])
+        middle = bisect_left(row, place, key=lambda each: each[0])
+        return row[max(0, middle - _NEAR) : middle + _NEAR]
 
 
 def _runs(variables: Sequence[VariableInfo]) -> Iterator[tuple[int, Reading]]:

@@ -530,7 +530,10 @@ class _Check:
         optimizers = ", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)
         if any(each.name == name and not each.optimizers for each in record.variables):
             optimizers = "", ""
-        return location.of_update(legacy, modern, phase, first.tensor, optimizers, close, agree)
+        found = location.of_update(legacy, modern, phase, first.tensor, optimizers, close, agree)
+        if any(pair.summed and pair.legacy == name for pair in self.pairing.variables):
+            found = dataclasses.replace(found, text=f"{found.text} {location.SUMMED}")
+        return found
 
     def _looked_again(self, record: Record, step: int) -> tuple[Record, list[Still]]:
         """Both sides once more at the state before a step of the trajectory, with all intermediates."""

@@ -21,6 +21,11 @@ SINGLE = CLOSE / 4
 """How far apart, as a share of the largest magnitude, is one value in float32."""
 DOUBLE = 2.0**-40
 """The same in float64."""
+SUMMED = (
+    "It is one of several variables that are added up, or stands for several: each summand gets the whole gradient, so "
+    "that a sum of two moves twice as far as one variable."
+)
+"""Said of an update where the mapping has a sum."""
 _AROUND = 2
 """Elements that are shown before and behind the first one that differs."""
 _NAMED = 3
