@@ -32,6 +32,8 @@ _MANAGERS = ("saver.py", "session_manager.py", "monitored_session.py", "supervis
 """Files of TensorFlow that run what prepares a Session."""
 _ASSIGNING = ("Assign", "AssignVariableOp")
 _NAMELESS = re.compile(r"(.*/)?(Placeholder|IteratorGetNext)(WithDefault)?(_\d+)?")
+_STEPWISE = ("Equal", "ArgMax", "InTopK", "InTopKV2", "Greater", "GreaterEqual", "Less", "LessEqual", "Round")
+"""Ops through which nothing is differentiated."""
 _KEPT = re.compile(r"keep", re.IGNORECASE)
 _DROPPED = re.compile(r"drop", re.IGNORECASE)
 _METHODS = ("fit", "train_on_batch", "fit_generator")
@@ -302,6 +304,10 @@ def _of_graph(path: Path, reached: Reached, precision: str | None, names: Mappin
     train = _train_ops(path, reached, reading, "train_ops" in names)
     found: dict[str, Any] = {"train_ops": {"train": train}} if train and "train_ops" not in names else {}
     notes = [f"{path.name} was run up to {reached.where}, its first Session.run beyond initialisers, and no further"]
+    loss = _loss(reading, train, reached) if found and "losses" not in names else None
+    if loss is not None:
+        found["losses"] = {"train": loss}
+        notes.append(f"loss of train: {loss.op.name}, which the script fetches beside the train op")
     training: dict[Any, Any] = {}
     inference: dict[Any, Any] = {}
     for key, value in reached.arguments["feed_dict"].items() if train else ():
@@ -354,6 +360,23 @@ def _train_ops(path: Path, reached: Reached, reading: Any, named: bool) -> list[
             f"--train_ops=phase1={first},{more}."
         )
     return train
+
+
+def _loss(reading: Any, train: list[Any], reached: Reached) -> Any:
+    """Where gradients do not tell what they are of: the only differentiable scalar that the run fetches."""
+    import tensorflow.compat.v1 as tf
+
+    from tfport.adapters.tf1_apply_ops import updates_among
+    from tfport.adapters.tf1_reading import is_float_scalar
+
+    run = reading.ancestors(train)
+    known = reading.differentiated([update.gradient for update in updates_among(reading, run)])
+    if len(known) == 1 and is_float_scalar(known[0]):
+        return None
+    smooth = reading.descendants([each.op for each in reading.variables.values()], lambda op: op.type in _STEPWISE)
+    fetched = [reading.graph.as_graph_element(each) for each in tf.nest.flatten(reached.arguments["fetches"])]
+    losses = [each for each in fetched if each not in train and is_float_scalar(each) and each.op in smooth]
+    return losses[0] if len(losses) == 1 else None
 
 
 def _in_inference(name: str, value: Any) -> Any:

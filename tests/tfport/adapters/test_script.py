@@ -166,6 +166,28 @@ def test_scalars_that_are_fed_belong_to_the_mode(script: Write) -> None:
     program.close()
 
 
+def test_a_loss_that_gradients_do_not_tell_is_the_one_that_is_fetched(script: Write) -> None:
+    more = """
+        penalty = 0.1 * tf.reduce_sum(tf.square(weight))
+        both = tf.reduce_sum(tf.stack([loss, penalty]))
+        hits = tf.reduce_mean(tf.cast(tf.equal(tf.round(tf.matmul(x, weight)), y), tf.float32))
+        optimizer = tf.train.GradientDescentOptimizer(0.1)
+        apply = optimizer.apply_gradients(zip(tf.gradients([loss, penalty], [weight]), [weight]))
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            sess.run({fetches}, feed)
+    """
+    graph = GRAPH.replace('    train = tf.train.GradientDescentOptimizer(0.1).minimize(loss, name="train")\n', "")
+    program = build(script(graph, more.replace("{fetches}", "[apply, both, hits]")), "legacy")
+    before = np.array(program.state().arrays["weight"])
+    expected = np.mean(np.square(before - 1)) + 0.1 * np.square(before).sum()
+    assert program.step(BATCH)["train/loss"] == pytest.approx(expected, rel=1e-5)
+    assert "loss of train: Sum_1, which the script fetches beside the train op" in program.notes()
+    program.close()
+    with pytest.raises(UserError, match="the loss of phase 'train' is not known"):
+        build(script(graph, more.replace("{fetches}", "[apply, hits]")), "legacy")
+
+
 TWO = """
     second = tf.train.AdamOptimizer(0.1).minimize(tf.reduce_sum(weight), name="second")
     with tf.Session() as sess:
