@@ -130,6 +130,14 @@ class Program(abc.ABC):
         """Numbers outside its state that its steps were seen to count up."""
         return ()
 
+    def reaches(self) -> Mapping[str, Sequence[str]] | None:
+        """Variable that no optimizer holds -> what is computed from it: "output logits", "the next value of w".
+
+        Returns:
+          None where the code does not tell.
+        """
+        return None
+
     def prepare(self, batch: Batch) -> None:
         """Makes ready what only a first batch can tell: layers' shapes, what each optimizer takes. Nothing is trained.
 

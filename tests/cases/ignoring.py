@@ -16,8 +16,8 @@ from cases.common import Case
 START = np.linspace(-1, 1, 5).reshape(5, 1)
 
 
-def graph(read: bool = False) -> Callable[..., Any]:
-    """A linear model with an average of its loss, which slows the rate where it is read."""
+def graph(read: bool = False, after: int = -1) -> Callable[..., Any]:
+    """A linear model with an average of its loss, which slows the rate where it is read: after so many examples."""
 
     def build(dtype: str = "float32") -> dict[str, Any]:
         x, y = tf1.placeholder(dtype, [None, 5], name="x"), tf1.placeholder(dtype, [None, 1], name="y")
@@ -26,7 +26,8 @@ def graph(read: bool = False) -> Callable[..., Any]:
         average = tf1.train.ExponentialMovingAverage(0.9)
         followed = average.apply([loss])
         seen = tf1.get_variable("metrics/seen", initializer=tf1.constant(0, tf1.int64), trainable=False)
-        rate = 0.1 / (1.0 + average.average(loss)) if read else 0.1
+        slowed = tf1.where(seen > after, average.average(loss), tf1.zeros_like(loss))
+        rate = 0.1 / (1.0 + slowed) if read else 0.1
         train = tf1.train.GradientDescentOptimizer(rate).minimize(loss)
         counted = tf1.assign_add(seen, tf1.cast(tf1.shape(x)[0], tf1.int64))
         return {"outputs": {"out": out}, "loss": loss, "train_op": tf1.group(train, followed, counted)}
@@ -37,8 +38,9 @@ def graph(read: bool = False) -> Callable[..., Any]:
 class Linear(tf.Module):  # type: ignore[misc]
     """The same with a running mean of its own, and one of that."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, reads: bool = False) -> None:
         super().__init__()
+        self.reads = reads
         self.weight = tf.Variable(tf.constant(START, dtype), name="weight")
         self.mean = tf.Variable(tf.zeros([], dtype), trainable=False, name="mean")
         self.mean_of_means = tf.Variable(tf.zeros([], dtype), trainable=False, name="mean_of_means")
@@ -51,7 +53,8 @@ class Linear(tf.Module):  # type: ignore[misc]
     def step(self, x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(self(x) - y))
-        self.weight.assign_sub(0.1 * tape.gradient(loss, self.weight))
+        rate = 0.1 / (1.0 + self.mean_of_means) if self.reads else 0.1
+        self.weight.assign_sub(rate * tape.gradient(loss, self.weight))
         self.mean.assign(0.5 * self.mean + 0.5 * loss)
         self.mean_of_means.assign(0.5 * self.mean_of_means + 0.5 * self.mean)
         return {"loss": loss}
@@ -59,6 +62,11 @@ class Linear(tf.Module):  # type: ignore[misc]
 
 def module(dtype: str = "float32") -> Any:
     held = Linear(dtype)
+    return tfport.adapters.tf_module(held, step=held.step, forward=held)
+
+
+def module_that_reads(dtype: str = "float32") -> Any:
+    held = Linear(dtype, reads=True)
     return tfport.adapters.tf_module(held, step=held.step, forward=held)
 
 

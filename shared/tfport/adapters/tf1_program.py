@@ -187,6 +187,35 @@ class GraphProgram(Program):
         """What was found by itself."""
         return tuple(self._notes)
 
+    def reaches(self) -> dict[str, list[str]]:
+        """By the edges of the graph along which values go; what a call of functions may write counts as written."""
+        ops = self.calls.everything()
+        ends = {tensor.op: f"output {name}" for named in self._outputs.values() for name, tensor in named.items()} | {
+            tensor.op: f"the objective of {each.name}" for each in self._phases.values() for tensor, _ in each.objective
+        }
+        held = {update.variable for each in self._optimizers for update in each.updates}
+        found: dict[str, list[str]] = {}
+        for name in self._names:
+            if name in held:
+                continue
+            reached: dict[str, None] = {}
+            pending, seen = [self.graph.get_operation_by_name(name)], set()
+            while pending:
+                op = pending.pop()
+                if op in seen:
+                    continue
+                seen.add(op)
+                written = [each for each in self.reading.changed_by(op) if each != name]
+                reached |= dict.fromkeys(f"the next value of {each}" for each in written)
+                reached |= dict.fromkeys([ends[op]] if op in ends else [])
+                if not written:
+                    values = set(op.outputs)
+                    pending += [
+                        each for each in self.reading.after(op) if each in ops and any(t in values for t in each.inputs)
+                    ]
+            found[name] = list(reached)
+        return found
+
     def note(self, text: str) -> None:
         """Adds a note."""
         self._notes.append(text)

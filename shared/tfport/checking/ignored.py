@@ -1,8 +1,8 @@
 """What does not take part: variables that `--ignore` leaves out, and those that it could.
 
 A variable takes part if an optimizer holds it, or if an output, an objective, a gradient, a report or the next value of
-another variable is computed from it. That is tried out: the variable is set to other values, small and large, of both
-signs, and everything that the program shows is compared bit for bit.
+another variable is computed from it. A TF1 graph tells. Of other code it is tried out: the variable is set to other
+values, small and large, of both signs, and everything that the program shows is compared bit for bit.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def matching(patterns: Sequence[str], names: Collection[str]) -> dict[str, list[
     }
 
 
+def proof(program: Program) -> str:
+    """How it is known of variables that they take no part."""
+    if program.reaches() is not None:
+        return "no output, no objective and no other variable is computed from it"
+    return "with other values in it, nothing else that was looked at changes"
+
+
 def proposals(program: Program, names: Sequence[str], batches: Sequence[Batch]) -> list[str]:
     """Those of some variables without a partner that take no part; of many the first `MOST` are tried out."""
     held = {each.name for each in program.variables() if each.optimizers}
@@ -61,7 +68,7 @@ def check_takes_no_part(
     names = [name for each in matches.values() for name in each]
     for name, reader in readers(program, names, batches).items():
         pattern = next(pattern for pattern, each in matches.items() if name in each)
-        raise _takes_part(pattern, role, name, f"with another value in it, {reader} changes")
+        raise _takes_part(pattern, role, name, reader)
 
 
 def _takes_part(pattern: str, role: str, name: str, why: str) -> UserError:
@@ -72,7 +79,7 @@ def _takes_part(pattern: str, role: str, name: str, why: str) -> UserError:
 
 
 def readers(program: Program, names: Sequence[str], batches: Sequence[Batch]) -> dict[str, str]:
-    """Those of some variables that take part -> what is computed from them; what only reads one another takes none.
+    """Those of some variables that take part -> how that shows; what only reads one another takes none.
 
     Args:
       program: ends in the state that it began in.
@@ -81,6 +88,8 @@ def readers(program: Program, names: Sequence[str], batches: Sequence[Batch]) ->
     """
     if not names:
         return {}
+    if (reached := program.reaches()) is not None:
+        return _reaching(reached, names)
     began, step_before = program.state(), program.draws.step
     kept = {name: np.array(began.arrays[name]) for name in began.arrays}
     for step, batch in enumerate(batches[:-1]):
@@ -94,6 +103,20 @@ def readers(program: Program, names: Sequence[str], batches: Sequence[Batch]) ->
     finally:
         program.draws.step = step_before
         program.load(State(began.model, kept))
+
+
+def _reaching(reached: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    while True:
+        hidden = {f"the next value of {name}" for name in names if name not in found}
+        more = {
+            name: f"{ends[0]} is computed from it"
+            for name in names
+            if name not in found and (ends := [each for each in reached.get(name, ()) if each not in hidden])
+        }
+        if not more:
+            return found
+        found |= more
 
 
 def _readers(program: Program, names: Sequence[str], state: Mapping[str, Array], batch: Batch) -> dict[str, str]:
@@ -111,7 +134,7 @@ def _readers(program: Program, names: Sequence[str], state: Mapping[str, Array],
                     what for what, array in steady.items() if what not in hidden and not _same(array, shown[what])
                 ]
                 if changed:
-                    found[name] = changed[0]
+                    found[name] = f"with another value in it, {changed[0]} changes"
                     break
         if len(found) == before:
             return found

@@ -180,6 +180,11 @@ class RemoteProgram(OtherProcess, Program):
         """As the other process says."""
         return tuple(self._said("counted_in_python"))
 
+    def reaches(self) -> Mapping[str, Sequence[str]] | None:
+        """As the other process says."""
+        found: Mapping[str, Sequence[str]] | None = self._said("reaches")
+        return found
+
     def prepare(self, batch: Batch) -> None:
         """In the other process."""
         self._said("prepare", batch)
@@ -370,6 +375,8 @@ class _Server:
             return {"value": [dataclasses.asdict(each) for each in getattr(program, method)()]}
         if method == "may_take":
             return {"value": program.may_take(arguments["name"])}
+        if method == "reaches":
+            return {"value": program.reaches()}
         if method in ("phase_optimizers", "notes", "counted_in_python"):
             value = getattr(program, method)()
             return {"value": dict(value) if isinstance(value, Mapping) else list(value)}

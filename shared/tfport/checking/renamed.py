@@ -126,6 +126,11 @@ class _Renamed(Program):
         """The present build's."""
         return self._program.counted_in_python()
 
+    def reaches(self) -> Mapping[str, Sequence[str]] | None:
+        """Under the first build's names; what is computed is named after the present build's."""
+        found = self._program.reaches()
+        return None if found is None else {self._variables.get(name, name): each for name, each in found.items()}
+
     def prepare(self, batch: Batch) -> None:
         """The present build's."""
         self._program.prepare(batch)

@@ -373,10 +373,7 @@ class Session:
         ignored.check_takes_no_part(program, role, matches, self.first_batches(program, role))
         found = dict.fromkeys(name for names in matches.values() for name in names)
         if found:
-            self.left_out.append(
-                f"{', '.join(found)} of the {role} side (--ignore): with other values in "
-                f"{'it' if len(found) == 1 else 'them'}, nothing else that was looked at changes"
-            )
+            self.left_out.append(f"{', '.join(found)} of the {role} side (--ignore): {ignored.proof(program)}")
         for pattern, names in ignored.matching(self.order.ignore, self._names).items():
             if not names and role == "modern":
                 raise unknown("variable in --ignore", pattern, self._names)
