@@ -1,6 +1,6 @@
 # make demo   sets up .venv once, trains vanilla_gan in four paradigms, proves them equal, prints the report's path
 # make test   the tests           make lint   ruff and mypy
-# make test-docs   runs every block of docs/your-own-model.md, old-frameworks.md, records.md and your-checkpoint.md
+# make test-docs   runs every block of docs/your-own-model.md, rnns.md, old-frameworks.md, records.md and your-checkpoint.md
 # make test-torch  the tests that hold the ports against PyTorch itself, in an environment of their own
 # make prove  the long proofs, resumable; writes their tables into docs/
 PYTHON ?= python3

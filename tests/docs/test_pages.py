@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("your-own-model.md", "your-checkpoint.md", "old-frameworks.md", "records.md")
+PAGES = ("your-own-model.md", "rnns.md", "your-checkpoint.md", "old-frameworks.md", "records.md")
 WIDTH = 100
 MARK = "<<< end of block >>>"
 FIGURE = re.compile(r"\d+\.\d+(?:e[+-]\d+)?|\d+e[+-]\d+")
