@@ -108,5 +108,13 @@ CASES = [
         options={"ignore": ["*/ExponentialMovingAverage", "mean*", "metrics/seen"]},
     ),
     Case("chain", model, module, batches, equal=False, says=("--ignore=mean,mean_of_means leaves them out",)),
+    Case(
+        "two-averages",
+        graph(),
+        module,
+        batches,
+        equal=False,
+        says=("--ignore=loss/ExponentialMovingAverage leaves it out", "--ignore=mean,mean_of_means leaves them out"),
+    ),
     Case("read", graph(read=True), model, batches, equal=False, never=("--ignore=",)),
 ]

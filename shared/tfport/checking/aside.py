@@ -27,6 +27,8 @@ _SAME = 1e-3
 """Relative difference up to which values of one step are one: a port's rounding, and more than a step's own changes."""
 _LIKELY = 0.7
 """Correlation after one step from which a partner is likely."""
+_PROVEN = 2.0
+"""Below it a cost says that values agree."""
 _DIGITS = 4
 """Significant digits of a factor, or of its inverse: it is a number that somebody wrote."""
 
@@ -86,8 +88,10 @@ def partners(
             for blocks in _layouts(name, own, theirs[0].shape, mine[0].shape, mapping):
                 back = [to_legacy([(pair, array) for pair in blocks], weights=False) for array in mine]
                 cost, factor = _cost(theirs, back)
+                if cost >= _PROVEN and theirs[0].size == 1 and blocks[0].legacy == name:
+                    continue  # any number is like any other, and this one belongs to no variable
                 if cost < found.get((row, column), (math.inf,))[0]:
-                    found[row, column] = cost, Partner(name, own, blocks, factor, cost < 2)
+                    found[row, column] = cost, Partner(name, own, blocks, factor, cost < _PROVEN)
     costs = np.full((len(rows), len(columns)), 1e6)
     for place, (cost, _) in found.items():
         costs[place] = cost + 0.01 * abs(place[0] / len(rows) - place[1] / len(columns))
@@ -120,7 +124,7 @@ def _layouts(
 
 
 def _cost(legacy: Sequence[Array], modern: Sequence[Array]) -> tuple[float, float]:
-    """How unlikely it is that two are one, and the factor between them; below 2 their values agree."""
+    """How unlikely it is that two are one, and the factor between them; below `_PROVEN` their values agree."""
     if all(_apart(one, other) <= _SAME for one, other in zip(legacy, modern, strict=True)):
         moves = any(np.any(each != legacy[0]) for each in legacy) or bool(np.any(legacy[0]))
         return (0.0 if moves else 1.5), 1.0

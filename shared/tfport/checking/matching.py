@@ -158,7 +158,7 @@ def first_guess(legacy: Sequence[VariableInfo], modern: Sequence[VariableInfo]) 
             if other.name not in possible[row]:
                 continue
             way = possible[row][other.name]
-            cost = 4.0 * (1.0 - _alike(each.name, other.name))
+            cost = 4.0 * (1.0 - alike(each.name, other.name))
             cost += 2.0 * (_role(each.name) != _role(other.name) and bool(_role(each.name)) and bool(_role(other.name)))
             cost += 1.5 * (bool(each.optimizers) != bool(other.optimizers))
             cost += 0.5 * bool(way.transpose or way.reshape)
@@ -180,8 +180,8 @@ def _reason(one: VariableInfo, other: VariableInfo, legacy: Sequence[VariableInf
         return "same name"
     if len(fits) == 1:
         return "the only one of its shape"
-    likeness = _alike(one.name, other.name)
-    rivals = [_alike(each.name, other.name) for each in legacy if each.name in fits and each.name != one.name]
+    likeness = alike(one.name, other.name)
+    rivals = [alike(each.name, other.name) for each in legacy if each.name in fits and each.name != one.name]
     return "the likest name" if likeness > max(rivals, default=0.0) else "the order of the variables"
 
 
@@ -196,7 +196,7 @@ def _tokens(name: str) -> set[str]:
     return {_ROLES.get(word, word) for word in words if word}
 
 
-def _alike(one: str, other: str) -> float:
+def alike(one: str, other: str) -> float:
     """How alike two names are: 1 where they are equal, else the share of words that both have."""
     if one == other:
         return 1.0
@@ -311,7 +311,7 @@ class _Search:
     def _cells(self, wanted: set[tuple[str, str]], whole: bool = False) -> list[cells.Cell]:
         """See `cells.find`."""
         return cells.find(
-            _as_read(self.legacy, self.legacy_nodes), _as_read(self.free, self.nodes), wanted, _alike, whole
+            _as_read(self.legacy, self.legacy_nodes), _as_read(self.free, self.nodes), wanted, alike, whole
         )
 
     def _add(self, found: Iterable[cells.Cell]) -> None:

@@ -153,10 +153,11 @@ def _with_slots(
     mapping, slots = aside.as_names(found, side)
     session.notes += aside.told(slots, {each.modern for each in found if not each.proven})
     alone = unread[0] - {each.legacy for each in found}, unread[1] - {each.modern for each in found}
-    mapping += matching.first_guess(
+    guess = matching.first_guess(
         [each for each in record.variables if each.name in alone[0]],
         [each for each in side.own_variables if each.name in alone[1]],
     )
+    mapping += [pair for pair in guess if matching.alike(pair.legacy, pair.modern)]
     variables = {**side.names.variables, **by_modern(mapping)}
     side.rename(dataclasses.replace(side.names, variables=variables, slots=slots))
     return mapping
