@@ -179,8 +179,14 @@ class Choice:
     """Which of several ways to read the variables."""
     exchanged: bool = False
     """Whether the two biases change places."""
-    offset: bool = False
-    """Whether what the initial biases differ by is added."""
+    offset: int = 0
+    """What is added to the modern bias: 0 for nothing, 1 for what the initial biases differ by, and from 2 on, where
+    these are drawn and tell nothing, 1 for that gate, as TF1 adds it to the forget gate at run time.
+    """
+
+    def offsets(self) -> list[Choice]:
+        """The same with every offset that may be."""
+        return [replace(self, offset=offset) for offset in range(2 + self.gates * (self.gates > 2))]
 
 
 @dataclass(frozen=True)
@@ -211,8 +217,7 @@ class Cell:
         ]
         usual = {order: place for place, order in enumerate(_USUAL)}
         for choice in sorted(found, key=lambda each: (each.order not in usual, each.reading, usual.get(each.order, 0))):
-            yield choice
-            yield replace(choice, offset=True)
+            yield from choice.offsets()[: None if choice.order in usual else 2]
 
     def mapped(
         self, choice: Choice, legacy: Mapping[str, Array], modern: Mapping[str, Array], reason: str = ""
@@ -236,7 +241,11 @@ class Cell:
             found += _kernels(one, other, origin * units, gate * units, units)
         found += _bias_pairs(one, other, choice, units)
         if choice.offset:
-            found = [replace(pair, offset=_offset(pair, legacy, modern)) for pair in found]
+            seen = [_seen_offset(pair, legacy, modern) for pair in found]
+            if choice.offset == 1:
+                found = [replace(pair, offset=offset or 0.0) for pair, offset in zip(found, seen, strict=True)]
+            elif None not in seen:
+                return []
             if not any(pair.offset for pair in found):
                 return []
         return [replace(pair, reason=reason) for pair in merged(found)]
@@ -354,7 +363,7 @@ def _bias_pairs(one: Reading, other: Reading, choice: Choice, units: int) -> lis
     elif summed:
         right *= len(left)
     found = []
-    for bias, partner in zip(left, right, strict=True):
+    for number, (bias, partner) in enumerate(zip(left, right, strict=True)):
         for gate, origin in enumerate(choice.order):
             (info, row), start = _at([(each, each[0].parameters) for each in bias], origin * units)
             (own, begun), begin = _at([(each, each[0].parameters) for each in partner], gate * units)
@@ -370,6 +379,7 @@ def _bias_pairs(one: Reading, other: Reading, choice: Choice, units: int) -> lis
                     legacy_block=block,
                     modern_block=there,
                     summed=summed,
+                    offset=float(number == 0 and gate == choice.offset - 2),
                 )
             )
     return found
@@ -392,20 +402,19 @@ def _at(parts: Iterable[tuple[Any, int]], place: int) -> tuple[Any, int]:
     raise IndexError(place)
 
 
-def _offset(pair: MappedVariable, legacy: Mapping[str, Array], modern: Mapping[str, Array]) -> float:
-    """What the modern bias begins with more than the legacy one, where both begin with one number each."""
+def _seen_offset(pair: MappedVariable, legacy: Mapping[str, Array], modern: Mapping[str, Array]) -> float | None:
+    """What a modern bias begins with more than the legacy one; None where one of them begins with several numbers."""
     if len(pair.legacy_size) != 1 and pair.legacy_size[0] != 1:
         return 0.0
-    values = (
+    one, other = (
         np.asarray(arrays[name])[tuple(slice(*edge) for edge in block)]
         for arrays, name, block in (
             (legacy, pair.legacy, pair.legacy_block),
             (modern, pair.modern, pair.modern_block),
         )
     )
-    one, other = values
     if one.min() != one.max() or other.min() != other.max():
-        return 0.0
+        return None
     return float(other.flat[0]) - float(one.flat[0])
 
 

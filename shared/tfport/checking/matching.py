@@ -390,7 +390,7 @@ class _Search:
         beside = [each for each in unsettled if each.cell.modern & set(behind)]
         beside.sort(key=lambda each: min(behind.index(name) for name in each.cell.modern if name in behind))
         beside = beside or unsettled  # where the legacy side shows nothing of its cell's inside
-        choices = [replace(each.choice, offset=not each.choice.offset) for each in beside]
+        choices = [choice for each in beside for choice in each.choice.offsets()]
         choices += [choice for each in beside for choice in each.cell.choices()]
         for choice in dict.fromkeys(choices):
             for group in [unsettled, *([each] for each in beside if len(unsettled) > 1)]:

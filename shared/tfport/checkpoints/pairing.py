@@ -248,7 +248,24 @@ def _by_names(
         left, right = _unique(open_source, key), _unique(open_target, key)
         for word in left.keys() & right.keys():
             take(left[word], right[word], reason)
-    return {name: found[name] for name in source if name in found}
+    modern = {pair.modern for pair in found.values()}
+    torn = _torn(source, set(found)), _torn(target, modern)
+    return {
+        name: found[name]
+        for name in source
+        if name in found and not (_layer(name) in torn[0] and _layer(found[name].modern) in torn[1])
+    }
+
+
+def _torn(variables: Mapping[str, Variable], paired: set[str]) -> set[str]:
+    """The layers of which a kernel has no partner: where neither side has one, gates or groups are held otherwise,
+    and what a name says of the bias does not tell their order.
+    """
+    return {_layer(name) for name, each in variables.items() if len(each.shape) > 1 and name not in paired} - {""}
+
+
+def _layer(name: str) -> str:
+    return name.replace(".", "/").rpartition("/")[0]
 
 
 def _usual(name: str) -> str:

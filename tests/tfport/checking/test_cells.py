@@ -82,7 +82,7 @@ def test_every_form_meets_every_other_and_every_choice_tiles_both(pair: tuple[st
     for choice in choices:
         blocks = cell.mapped(choice, zeros(legacy), zeros(modern))
         assert fault(blocks) == "", choice
-        assert bool(blocks) is not choice.offset
+        assert bool(blocks) is (choice.offset == 0)
 
 
 def test_a_choice_moves_what_it_says() -> None:
@@ -106,10 +106,21 @@ def test_the_offset_is_what_the_initial_biases_differ_by() -> None:
     (cell,) = found(legacy, modern)
     start = zeros(modern)
     start["bias"][UNITS : 2 * UNITS] = 1
-    blocks = cell.mapped(Choice(4, (0, 2, 1, 3), offset=True), zeros(legacy), start)
+    blocks = cell.mapped(Choice(4, (0, 2, 1, 3), offset=1), zeros(legacy), start)
     assert {pair.legacy_block: pair.offset for pair in blocks if pair.offset} == {((6, 9),): 1.0}
     drawn = {name: array + np.arange(array.size).reshape(array.shape) for name, array in start.items()}
-    assert cell.mapped(Choice(4, (0, 2, 1, 3), offset=True), zeros(legacy), drawn) == []
+    assert cell.mapped(Choice(4, (0, 2, 1, 3), offset=1), zeros(legacy), drawn) == []
+    blocks = cell.mapped(Choice(4, (0, 2, 1, 3), offset=3), zeros(legacy), drawn)
+    assert {pair.modern_block: pair.offset for pair in blocks if pair.offset} == {((3, 6),): 1.0}
+
+
+def test_a_sum_has_its_offset_once() -> None:
+    legacy, modern = forms(4)["tf1"], forms(4)["torch"]
+    (cell,) = found(legacy, modern)
+    drawn = {name: array + np.arange(array.size).reshape(array.shape) for name, array in zeros(modern).items()}
+    blocks = cell.mapped(Choice(4, (0, 2, 1, 3), offset=3), zeros(legacy), drawn)
+    assert [(pair.modern, pair.legacy_block) for pair in blocks if pair.offset] == [("bias_ih", ((6, 9),))]
+    assert fault(blocks) == ""
 
 
 def test_two_cells_are_two_and_each_keeps_its_bias() -> None:

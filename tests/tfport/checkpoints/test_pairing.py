@@ -117,6 +117,15 @@ def test_a_mapping_may_transpose_and_reshape(tmp_path: Path) -> None:
     assert found["y"][0].reshape
 
 
+def test_a_bias_is_not_paired_where_its_kernel_is_laid_out_otherwise() -> None:
+    legacy = variables(lstm__kernel=(7, 12), lstm__bias=(12,), out__kernel=(3, 1), out__bias=(1,))
+    modern = variables(
+        lstm__kernel=(4, 12), lstm__recurrent_kernel=(3, 12), lstm__bias=(12,), out__kernel=(3, 1), out__bias=(1,)
+    )
+    found = pairing.pair_variables(legacy, modern, None)
+    assert partners(found) == {"out/kernel": "out/kernel", "out/bias": "out/bias"}
+
+
 def test_a_models_name_in_front_is_understood(tmp_path: Path) -> None:
     mapping = mapping_file(tmp_path, variables=[{"legacy": "a", "modern": "sequential/x/kernel"}])
     assert partners(pairing.pair_variables(variables(a=(2,)), variables(x__kernel=(2,)), mapping)) == {"x/kernel": "a"}
