@@ -41,7 +41,7 @@ $(TORCH_STAMP): pyproject.toml constraints.txt
 
 test-torch: $(TORCH_STAMP)
 	@$(TORCH_VENV)/bin/python -c 'import torch'
-	$(TORCH_VENV)/bin/python -m pytest -m "not slow" tests/tfport/peers tests/tfport/adapters/test_torch_program.py tests/tfport/checkpoints/test_*torch*.py
+	$(TORCH_VENV)/bin/python -m pytest -m "not slow" tests/tfport/peers tests/tfport/adapters/test_torch_program.py tests/tfport/adapters/test_torch_layouts.py tests/tfport/checkpoints/test_*torch*.py
 
 test-docs: $(STAMP)
 	$(BIN)/python -m pytest tests/docs

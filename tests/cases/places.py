@@ -298,6 +298,10 @@ CASES = [
         pictures_port(),
         images,
         equal=True,
+        says=(
+            r"seen as \(4, 6, 6, 3\); transposed \(1, 2, 0, 3\); reshaped",
+            r"holds fc/kernel in another layout: a checkpoint must be converted by this mapping",
+        ),
     ),
     Case(
         "resized",

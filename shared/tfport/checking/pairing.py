@@ -71,11 +71,16 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
 
     initial, inputs = (record.initial, present), [np.shape(array) for array in batches[0].values()]
     mapping, notes = matching.settle(guess, read[0], read[1], record.probe_nodes, trial, fixed, initial, inputs)
-    turned = [pair.legacy for pair in mapping if pair.transpose and pair not in fixed]
-    if turned:
-        notes.append(
-            f"the modern side holds {some(turned)} transposed: a checkpoint must be transposed to be carried over"
-        )
+    for laid_out, pairs in (
+        (
+            "transposed: a checkpoint must be transposed",
+            [pair for pair in mapping if pair.transpose and not pair.in_part],
+        ),
+        ("in another layout: a checkpoint must be converted by this mapping", [p for p in mapping if p.in_part]),
+    ):
+        names = list(dict.fromkeys(pair.legacy for pair in pairs if pair not in fixed))
+        if names:
+            notes.append(f"the modern side holds {some(names)} {laid_out} to be carried over")
     session.notes += notes + _sums(mapping)
     variables = by_modern(mapping)
     trial(mapping)
