@@ -32,7 +32,7 @@ from tfport.program import Program
 
 PRECISION_NAMES = ("dtype", "precision", "floatx")
 """What a factory may call the parameter that takes "float32" or "float64"."""
-SUFFIXES = (".meta", ".pb")
+SUFFIXES = (".meta", ".pb", ".py")
 _TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
 _LISTED = 15
 _WITHOUT_KERAS2 = re.compile(
@@ -66,7 +66,7 @@ def named(given: Any) -> str:
 
 
 def is_file(given: Any) -> bool:
-    """Whether a side is given as a graph's file or a SavedModel's folder."""
+    """Whether a side is given as a script, a graph's file or a SavedModel's folder."""
     if isinstance(given, Path):
         return True
     return isinstance(given, str) and (given.endswith(SUFFIXES) or Path(given).exists() or "/" in given.split(":")[0])

@@ -197,7 +197,7 @@ def _imported(side: str, given: str) -> dict[str, Any]:
         factories.old_code_welcome()
         if not factories.is_file(given):
             factories.find(given, side)
-        elif given.endswith((*factories.SUFFIXES, ".py")) or Path(given).is_dir():
+        elif given.endswith(factories.SUFFIXES) or Path(given).is_dir():
             importlib.import_module("tensorflow")
     except UserError as error:
         return {"refused": str(error), "kind": type(error).__name__}

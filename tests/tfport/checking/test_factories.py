@@ -40,6 +40,8 @@ def test_a_side_is_called_what_its_user_calls_it() -> None:
         ("train:build", False),
         ("train.tf1:build", False),
         ("model.meta", True),
+        ("train.py", True),
+        ("train.py:build", False),
         ("saved_model.pb", True),
         ("models/run:1", True),
         (".", True),

@@ -250,7 +250,11 @@ def test_a_counter_that_is_no_variable_is_found_at_rung_9(tmp_path: Path) -> Non
             "./port.py:build",
             "--modern=./port.py:build names a function of a file: name it by its module, as port:build",
         ),
-        ("port.py", "the modern script port.py raised"),
+        (
+            "port.py",
+            "the modern script port.py raised RuntimeError: a file was run (port.py, line 1) before it trained",
+        ),
+        ("nowhere.py", "--modern=nowhere.py: there is no such file; expected module:function, a script"),
         ("port.pkl", "--modern=port.pkl is a file whose code or pickle is not run."),
         ("models/port.meta", "--modern=models/port.meta: there is no such file; expected module:function, a script"),
         ("check_sides:not_a_function", "--modern=check_sides:not_a_function is int, expected a function that builds"),
