@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.ops import script_ops, while_v2
 
 from tfport.adapters.graph_rewriting import COPIES
-from tfport.adapters.tf1_random_ops import RECORDED
+from tfport.adapters.tf1_random_ops import is_recorded
 from tfport.adapters.tf1_reading import ABOUT_SHAPES
 
 WHILES = ("While", "StatelessWhile")
@@ -336,7 +336,7 @@ def tapped_while(op: Any, wanted: Callable[[Any], bool]) -> TappedWhile | None:
 def _tapped_while(op: Any, wanted: Callable[[Any], bool]) -> TappedWhile | None:
     body = while_v2._get_graph(op, "body", "_body_graph")
     condition = while_v2._get_graph(op, "cond", "_cond_graph")
-    kinds = [each.type for each in body.get_operations() if RECORDED not in each.node_def.attr]
+    kinds = [each.type for each in body.get_operations() if not is_recorded(each)]
     if any(each.startswith(_CHANGING) or each.startswith(("PyFunc", "EagerPyFunc", *_DRAWING)) for each in kinds):
         return None
     found = TappedWhile(op, body, [])
@@ -399,7 +399,7 @@ _DRAWING = ("Random", "Stateless", "Multinomial", "TruncatedNormal", "Parameteri
 def _live(body: Any, given: Sequence[bool]) -> set[Any]:
     """References to the tensors of a body that depend on inputs which vary, in some iteration."""
     live = {tensor.ref() for tensor, varies in zip(body.inputs, given, strict=True) if varies}
-    live |= {each.ref() for op in body.get_operations() if RECORDED in op.node_def.attr for each in op.outputs}
+    live |= {each.ref() for op in body.get_operations() if is_recorded(op) for each in op.outputs}
     while True:
         before = len(live)
         for op in body.get_operations():

@@ -82,7 +82,7 @@ class GraphDraws:
     def _why_not(self, op: Any) -> str:
         if op in self._reading.looped:
             return f"drawn inside a while loop, and there are no recorded numbers for {op.type}"
-        return "" if is_fed(op.node_def) else f"there are no recorded numbers for {op.type}"
+        return "" if is_fed(op.type) else f"there are no recorded numbers for {op.type}"
 
     def feeds(
         self, found: Sequence[Draw], ops: set[Any], source: DrawSource, evaluate: Evaluate, shapes_of: Hashable

@@ -112,8 +112,16 @@ def _inner(reading: Reading, found: InnerDraws) -> tuple[list[Any], _Threading, 
     """The random ops inside loops and branches of TF1's kind, and the calls of functions that draw."""
     library = reading.graph.as_graph_def(add_shapes=False).library.function
     threading = _Threading({each.signature.name: each for each in library}, found)
-    inner = [op for op in reading.ops if is_fed(op.node_def) and op in reading.looped | reading.guarded]
-    return inner, threading, [op for op in reading.ops if op not in reading.looped and threading.calls(op.node_def)]
+    inner = [op for op in reading.ops if is_fed(op.type) and op in reading.looped | reading.guarded]
+    return (
+        inner,
+        threading,
+        [
+            op
+            for op in reading.ops
+            if threading.may_call(op.type) and op not in reading.looped and threading.calls(op.node_def)
+        ],
+    )
 
 
 def fed_inside(graph: Any) -> tuple[Any, InnerDraws]:
@@ -282,18 +290,21 @@ class _Threading:
         self.added: list[Any] = []
         """The new functions."""
 
+    def may_call(self, op_type: str) -> bool:
+        """Whether an op of this type calls functions to which iterations can be handed on."""
+        return op_type in _TYPES or op_type in self._bodies
+
     def calls(self, node: Any) -> bool:
         """Whether a node calls a function in which something is drawn that can be fed."""
         if node.op in _WHILES and (self._holds(node.attr["cond"].func.name) or not self._counts(node)):
             return False
-        known = node.op in _TYPES or node.op in self._bodies
-        return known and any(self._holds(each.name) for each in self._called(node))
+        return self.may_call(node.op) and any(self._holds(each.name) for each in self._called(node))
 
     def _holds(self, name: str) -> bool:
         if name not in self._holding:
             self._holding[name] = False  # while it is looked at: a function may call itself
             nodes = self._bodies[name].node_def if name in self._bodies else ()
-            self._holding[name] = any(is_fed(node) or self.calls(node) for node in nodes)
+            self._holding[name] = any(is_fed(node.op) or self.calls(node) for node in nodes)
         return self._holding[name]
 
     def _called(self, node: Any) -> list[Any]:
@@ -352,7 +363,7 @@ class _Threading:
             place = (*place, None)
         for number, node in enumerate(new.node_def):
             here = _Path(path.top, f"{path.name}/{node.name}", (*place, number))
-            if is_fed(node):
+            if is_fed(node.op):
                 kept = node_def_pb2.NodeDef()
                 kept.CopyFrom(node)
                 draw = InnerDraw(here.name, kind_of(node), path.top, (path.top,), here.place, kept)

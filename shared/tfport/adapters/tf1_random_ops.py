@@ -54,12 +54,17 @@ def draws(op_type: str) -> bool:
 
 def gives_numbers(op: Any) -> bool:
     """Whether an op gives random numbers, or looks recorded ones up."""
-    return draws(op.type) or RECORDED in op.node_def.attr
+    return draws(op.type) or is_recorded(op)
 
 
-def is_fed(node: Any) -> bool:
-    """Whether there are recorded numbers for the op of a NodeDef."""
-    return node.op in _KINDS or node.op in _SAMPLERS or node.op == "Multinomial"
+def is_recorded(op: Any) -> bool:
+    """Whether an op looks recorded numbers up."""
+    return op.type == "PyFunc" and RECORDED in op.node_def.attr
+
+
+def is_fed(op_type: str) -> bool:
+    """Whether there are recorded numbers for an op of this type."""
+    return op_type in _KINDS or op_type in _SAMPLERS or op_type == "Multinomial"
 
 
 def kind_of(node: Any) -> str:
