@@ -207,13 +207,8 @@ def update_of(op: Any) -> Optional[Update]:
     match = APPLY.match(op.type)
     if match:
         return by_arguments(op, match.group(1))
-    if op.type in ("ScatterSub", "ResourceScatterSub"):
-        rows = op.inputs[2].op
-        variable = variable_of(op.inputs[0])
-        if rows.type == "Mul" and variable is not None and rows.inputs[1].shape.ndims == 0:
-            found = Update(op, variable, "SGD", rows.inputs[0])
-            found.indices, found.numbers["learning_rate"] = op.inputs[1], rows.inputs[1]
-            return found
+    if op.type in ("ScatterSub", "ResourceScatterSub", "ScatterAdd", "ResourceScatterAdd"):
+        return scattered_descent(op)
     if op.type in ("AssignSub", "AssignSubVariableOp"):
         try:
             return sparse_adam(op)
@@ -243,6 +238,21 @@ def by_arguments(op: Any, kind: str) -> Optional[Update]:
     if kind in ("Momentum", "Adam") and op.get_attr("use_nesterov"):
         found.algorithm = {"Momentum": "Nesterov", "Adam": "Nadam"}[kind]
     return found if variable is not None and found.gradient is not None else None
+
+
+def scattered_descent(op: Any) -> Optional[Update]:
+    """Gradient descent on rows: var[indices] -= values * rate, or += -values * rate."""
+    rows, variable = op.inputs[2].op, variable_of(op.inputs[0])
+    if rows.type != "Mul" or variable is None or rows.inputs[1].shape.ndims != 0:
+        return None
+    values = rows.inputs[0]
+    if op.type.endswith("Add"):
+        if values.op.type != "Neg":
+            return None
+        values = values.op.inputs[0]
+    found = Update(op, variable, "SGD", values)
+    found.indices, found.numbers["learning_rate"] = op.inputs[1], rows.inputs[1]
+    return found
 
 
 def typed(tensor: Any, *types: str) -> Any:
@@ -286,6 +296,33 @@ def sparse_adam(op: Any) -> Optional[Update]:
     )
     found.powers = ordered([("beta_1", power_1), ("beta_2", power_2)])
     return found
+
+
+def gradient_scopes(graph: Any) -> List[str]:
+    """The name scopes of the calls of tf.gradients, each with its slash."""
+    found = [re.match(r"^(.*?)/?grad_ys_\d+$", op.name) for op in graph.get_operations()]
+    return sorted({each.group(1) + "/" for each in found if each and each.group(1)}, key=len)
+
+
+def derivative(tensor: Any, scopes: List[str]) -> Any:
+    """The tensor of tf.gradients' own that becomes another when it is clipped, scaled and the like; None if unclear."""
+    seen = set()  # type: Set[str]
+    pending = [tensor]
+    while pending:
+        nearest = {each.name: each for each in pending if any(each.op.name.startswith(scope) for scope in scopes)}
+        if nearest:
+            return next(iter(nearest.values())) if len(nearest) == 1 else None
+        seen |= {each.name for each in pending}
+        pending = [
+            each
+            for here in pending
+            for each in here.op.inputs
+            if each.name not in seen
+            and each.dtype.is_floating
+            and each.op.type not in ABOUT_SHAPES
+            and each.shape.as_list() == tensor.shape.as_list()
+        ]
+    return None
 
 
 class Optimizer(object):
@@ -419,7 +456,7 @@ class Phase(object):
         self.ops = ancestors(fetches + ([loss] if loss is not None else []))
         moved = [update_of(op) for op in in_order(ancestors(fetches))]
         self.updates = [each for each in moved if each is not None]
-        self.slopes = None  # type: Any
+        self.slopes = ordered()
 
 
 def in_order(ops: Iterable[Any]) -> List[Any]:
@@ -453,6 +490,7 @@ class Original(object):
                 (name, tf.placeholder(each.dtype.base_dtype, each.get_shape())) for name, each in self.variables.items()
             )
             self.assigns = ordered((name, tf.assign(self.variables[name], fed)) for name, fed in self.fed.items())
+            self.read_phases()
             starts = [tf.global_variables_initializer(), tf.local_variables_initializer(), tf.tables_initializer()]
         config = tf.ConfigProto(graph_options=tf.GraphOptions(optimizer_options=tf.OptimizerOptions(opt_level=-1)))
         rewriting = getattr(config.graph_options, "rewrite_options", None)  # type: Any
@@ -492,8 +530,8 @@ class Original(object):
         things = list(named) if isinstance(named, (list, tuple)) else [named]
         return ordered((element_name(self.tensor(thing)), self.tensor(thing)) for thing in things)
 
-    def read_graph(self) -> None:
-        """Finds phases, inputs, outputs, optimizers and draws."""
+    def read_phases(self) -> None:
+        """Finds the phases and the derivatives of what they report; adds ops, so it comes before the Session."""
         told = self.told
         ops, losses = told["train_ops"], told.get("losses")
         if not isinstance(ops, dict):
@@ -514,6 +552,19 @@ class Original(object):
             fetches = [self.graph.as_graph_element(thing, allow_tensor=True, allow_operation=True) for thing in things]
             loss = losses.get(name)
             self.phases[str(name)] = Phase(str(name), fetches, None if loss is None else self.tensor(loss))
+        self.scopes = gradient_scopes(self.graph)
+        for phase in self.phases.values():
+            if phase.loss is not None and phase.updates:
+                try:
+                    found = tf.gradients(phase.loss, [self.variables[each.variable] for each in phase.updates])
+                except Exception:  # whatever stops it, the objective is then not known
+                    continue
+                pairs = [(each, slope) for each, slope in zip(phase.updates, found) if slope is not None]
+                phase.slopes = ordered((each.variable, tf.convert_to_tensor(slope)) for each, slope in pairs)
+
+    def read_graph(self) -> None:
+        """Finds inputs, outputs, optimizers and draws."""
+        told = self.told
         outputs = told.get("outputs") or {}
         by_mode = isinstance(outputs, dict) and outputs and set(outputs) <= set(MODES)
         self.outputs = {mode: self.named(outputs.get(mode, {}) if by_mode else outputs) for mode in MODES}
@@ -580,6 +631,12 @@ class Original(object):
             first = optimizer.updates[0]
             powers = ordered((beta, variable_of(root(tensor))) for beta, tensor in first.powers.items())
             self.powers[optimizer.name] = ordered((beta, name) for beta, name in powers.items() if name is not None)
+        for op in self.graph.get_operations():
+            unapplied = update_of(op)  # of an optimizer that no phase applies too
+            if unapplied is not None:
+                powers = [variable_of(root(each)) for each in unapplied.powers.values()]
+                held = list(unapplied.slots.values()) + powers
+                hidden |= {name for name in held if name is not None}
         counted = ordered()
         for phase in self.phases.values():
             for op in in_order(each for each in phase.ops if each.type in ("AssignAdd", "AssignAddVariableOp")):
@@ -812,19 +869,22 @@ class Original(object):
             found[each.variable] = value
         return found
 
-    def derivatives(self, phase: str, batch: Any, step: int) -> Any:
-        """tf.gradients of the reported loss, by variable."""
+    def derivatives(self, phase: str, batch: Any, step: int) -> Tuple[Any, Any, bool]:
+        """What an objective's derivatives are, those of the reported loss, and whether they are applied as they are.
+
+        Returns:
+          Variable -> what tf.gradients gave, None where that is not plain; variable -> tf.gradients of the reported
+          loss; and whether nothing is done to the former.
+        """
         own = self.phases[phase]
-        if own.slopes is None:
-            with self.graph.as_default():
-                found = tf.gradients(own.loss, [self.variables[each.variable] for each in own.updates])
-                own.slopes = ordered(
-                    (each.variable, tf.convert_to_tensor(slope))
-                    for each, slope in zip(own.updates, found)
-                    if slope is not None
-                )
-        values = self.run(list(own.slopes.values()), batch, step, True, phase) if own.slopes else []
-        return ordered(zip(own.slopes, values))
+        slopes = ordered(zip(own.slopes, self.run(list(own.slopes.values()), batch, step, True, phase)))
+        if all(any(each.gradient.op.name.startswith(scope) for scope in self.scopes) for each in own.updates):
+            return self.gradients(phase, batch, step), slopes, True
+        behind = [derivative(each.gradient, self.scopes) if each.indices is None else None for each in own.updates]
+        if any(each is None for each in behind):
+            return None, slopes, False
+        values = self.run(behind, batch, step, True, phase)
+        return ordered(zip((each.variable for each in own.updates), values)), slopes, False
 
     def unfed(self, phase: str, batch: Any, step: int) -> Any:
         """Draw -> digest of what one run of the phase draws when nobody feeds it."""
@@ -1122,14 +1182,16 @@ class Recorder(object):
             still.gradients[phase], without[phase] = gradients, []
             if own.loss is None:
                 continue
-            slopes = original.derivatives(phase, batch, step)
+            found, slopes, plain = original.derivatives(phase, batch, step)
+            if found is None:
+                continue
+            derivatives[phase] = arrays.keep(found)
+            untouched += [phase] if plain else []
             loss = float(original.run([own.loss], batch, step, True, phase)[0])
             for sign in (1.0, -1.0):
                 turned = ordered((name, sign * value) for name, value in slopes.items())
-                if set(turned) == set(gradients) and all(close(gradients[n], turned[n]) for n in turned):
+                if set(turned) == set(found) and all(close(found[name], turned[name]) for name in turned):
                     still.objectives[phase] = sign * loss
-                    derivatives[phase] = arrays.keep(gradients)
-                    untouched.append(phase)
                     break
         present = original.canonical(original.state())
         if changed(began, present):
