@@ -2,12 +2,13 @@
 
 Stages: the ladder over every model in every paradigm, and longer on MNIST; the broken ports; ten kills a paradigm; the
 source's whole run; the gallery; the quality of samples over paradigms and seeds; checkpoints carried between paradigms
-(carried); optimizers' slots from framework to framework (optimizers); `tfport check` on random ports (campaign), and
-its time and memory by size (sizes). TFPORT_DATA_DIR names the folder with MNIST's IDX files; the stages that need it
-are left out without it, and the pages say so. Written: docs/proof.md, docs/gallery.md, docs/quality.md,
-docs/carried.md, docs/optimizers.md, docs/campaign.md, docs/sizes.md, docs/pictures/*.png. With a kind of stage (matrix,
-gallery or quality) and names of models as arguments, only those stages are run and no page is written; with carried,
-and names of models if not all, or with campaign, sizes or optimizers, only that one, with its page.
+(carried); optimizers' slots from framework to framework (optimizers); `tfport check` on random ports (campaign) and on
+pairs in the manner of real legacy code (foreign), and its time and memory by size (sizes). TFPORT_DATA_DIR names the
+folder with MNIST's IDX files; the stages that need it are left out without it, and the pages say so. Written:
+docs/proof.md, docs/gallery.md, docs/quality.md, docs/carried.md, docs/optimizers.md, docs/campaign.md,
+docs/foreign.md, docs/sizes.md, docs/pictures/*.png. With a kind of stage (matrix, gallery or quality) and names of
+models as arguments, only those stages are run and no page is written; with carried, and names of models if not all, or
+with campaign, foreign, sizes or optimizers, only that one, with its page.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proof import campaign, carried, gallery, kills, ladders, optimizers, quality, sizes, source_run
+from proof import campaign, carried, foreign, gallery, kills, ladders, optimizers, quality, sizes, source_run
 from proof.stages import FOLDER, LADDER, Result, sources, stage
 from tfport import models
 from tfport.files import write_atomically
@@ -25,7 +26,7 @@ from tfport.paradigms import PARADIGMS
 from tfport.versions import versions
 
 LEFT_OUT = "Left out: TFPORT_DATA_DIR was not set.\n"
-CHECKS = ("optimizers", "campaign", "sizes")
+CHECKS = ("optimizers", "campaign", "foreign", "sizes")
 TRAINING = ("shared/tfport/training",)
 
 
@@ -50,11 +51,15 @@ def gallery_stages(names: Sequence[str], data_dir: str) -> dict[str, Result]:
 
 
 def checks(kind: str) -> list[str]:
-    """The campaign, the sizes or the optimizers, with its page; returns what is not proven."""
+    """The campaign, the foreign pairs, the sizes or the optimizers, with its page; returns what is not proven."""
     if kind == "campaign":
         ports = campaign.result()
         write_atomically(Path("docs/campaign.md"), campaign.text(ports))
         return campaign.failures(ports)
+    if kind == "foreign":
+        pairs = foreign.result()
+        write_atomically(Path("docs/foreign.md"), foreign.text(pairs))
+        return foreign.failures(pairs)
     if kind == "optimizers":
         slots = optimizers.result()
         write_atomically(Path("docs/optimizers.md"), optimizers.text(slots))
@@ -157,7 +162,7 @@ stopped.
     failed = [*ladders.failures(matrix, mistakes), *kills.failures(killed), *carried_over(list(models.MODELS))]
     for kind in CHECKS:
         failed += checks(kind)
-    print("docs/proof.md, gallery.md, quality.md, carried.md, optimizers.md, campaign.md and sizes.md are written.")
+    print("docs/proof.md and the pages gallery, quality, carried, optimizers, campaign, foreign and sizes are written.")
     if measured:
         failed += quality.failures(measured)
     if failed:

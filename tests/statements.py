@@ -84,7 +84,7 @@ class Witness:
         def adding(measured: Any, tensor: str, left: Any, right: Any, step: int, *rest: Any, **named: Any) -> Any:
             dtype = rest[2] if len(rest) > 2 else named["dtype"]
             one, other = (each if isinstance(each, np.ndarray) else np.array(each, dtype) for each in (left, right))
-            if one.shape == other.shape and not np.array_equal(one, other):
+            if one.shape == other.shape and one.tobytes() != other.tobytes():
                 self.tensors.setdefault((measured.rung, tensor, step), []).append((one.copy(), other.copy()))
             return add(measured, tensor, left, right, step, *rest, **named)
 
@@ -143,7 +143,8 @@ class Witness:
             if one.shape != said.shape or one.dtype.name != said.dtype:
                 continue
             left, right = float(one[said.index]), float(other[said.index])
-            if _same(left, said.legacy) and _same(right, said.modern) and not _same(left, right):
+            apart = not _same(left, right) or np.signbit(left) != np.signbit(right)
+            if _same(left, said.legacy) and _same(right, said.modern) and apart:
                 return []
         return [f"{where} is said to be {said.legacy!r} against {said.modern!r}, and is not"]
 
@@ -188,11 +189,23 @@ def _same(one: float, other: float) -> bool:
 
 
 def agree(one: Array, other: Array) -> bool:
-    """Whether two arrays are one up to rounding, in some order of their axes or another shape of the same elements."""
+    """Whether two arrays are one up to rounding: in another order of axes, in another shape, or repeated."""
     if one.size != other.size:
-        return False
-    turned = [one.transpose(order) for order in itertools.permutations(range(one.ndim))] if one.ndim <= 4 else [one]
-    return any(_close(each.reshape(-1), other.reshape(-1)) for each in turned)
+        small, large = sorted((one.reshape(-1), other.reshape(-1)), key=len)
+        return (
+            small.size > 1 and large.size % small.size == 0 and _close(np.tile(small, large.size // small.size), large)
+        )
+    return any(
+        _close(turned.reshape(-1), still.reshape(-1))
+        for array, still in ((one, other), (other, one))
+        for turned in _turned(array)
+    )
+
+
+def _turned(array: Array) -> list[Array]:
+    """The array with its axes in every order."""
+    orders = itertools.permutations(range(array.ndim)) if array.ndim <= 4 else [tuple(range(array.ndim))]
+    return [array.transpose(order) for order in orders]
 
 
 def _close(one: Array, other: Array) -> bool:

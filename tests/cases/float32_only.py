@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
+import tf_keras
 
 import tfport.adapters
 from cases.common import Case
@@ -73,6 +74,24 @@ class Corrected(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 def fused_right() -> Any:
     return _normalised(0.9)
+
+
+def fused_keras2() -> Any:
+    """A stock layer of Keras 2, which is the fused op in float32 and another algorithm in float64."""
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layers.InputLayer([6, 6, 2], name="images"),
+            layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv"),
+            layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name="norm"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(3, use_bias=False, name="fc"),
+        ]
+    )
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.SGD(0.1, momentum=0.9), loss)
+    return model
 
 
 def fused_wrong() -> Any:
@@ -242,6 +261,7 @@ FLOAT64, ENVELOPE = r"shown in float64", r"float64 is not available: .* takes no
 CASES = [
     Case("fused", fused, fused_right, images, equal=True, says=(FLOAT64,)),
     Case("fused_epsilon", fused, fused_wrong, images, equal=False, rung="forward", says=(r"BatchNorm|bn",)),
+    Case("fused in Keras 2", fused, fused_keras2, images, equal=True, says=(ENVELOPE, r"n / \(n - 1\)")),
     Case("recurrent", recurrent, recurrent_right, sequences, equal=True, says=(FLOAT64,)),
     Case("recurrent_factor", recurrent, recurrent_wrong, sequences, equal=False, rung="forward"),
     Case("cancelling", gan, gan_right, pairs, equal=True, says=(ENVELOPE,)),

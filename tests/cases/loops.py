@@ -194,7 +194,7 @@ CASES = [
         sequences,
         equal=False,
         rung="forward",
-        says=(r"y is 1 in the original and 0 in the port", r"cell\S*/add_1 \[iteration 1\] \(AddV2, loops.py:\d+\)"),
+        says=(r"term is 1 in the original and 0 in the port", r"cell\S*/add_1 \[iteration 1\] \(AddV2, loops.py:\d+\)"),
         never=(r"Transpose",),
     ),
 ]

@@ -870,7 +870,9 @@ def _dtype(variable: Any) -> str:
 
 
 def _report(value: Any) -> dict[str, float]:
-    """What a phase returned, its loss as "loss" and first."""
+    """What a phase returned, its loss as "loss" and first; nothing of one that returns nothing."""
+    if value is None:  # it copies to a target network, or resets what is accumulated
+        return {}
     if isinstance(value, Mapping):
         numbers = {str(name): float(np.asarray(each)) for name, each in value.items() if np.ndim(each) == 0}
         if not numbers:

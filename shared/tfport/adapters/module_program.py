@@ -1098,7 +1098,8 @@ class ModuleProgram(Program):
         with self._fed(phase), self._spies[phase] as spy, self._python.watching(phase):
             result = self._call(phase, tensors)
         loss = sum(spy.losses[1:], spy.losses[0]) if spy.losses else None
-        return steps.reports(result, f"the phase {phase!r} ({steps.called(function)})", _number, loss)
+        what = f"the phase {phase!r} ({steps.called(function)})"
+        return steps.reports(result, what, _number, loss, only=len(self.phases) == 1)
 
     def drawn(self, phase: str, batch: Batch) -> Mapping[str, str]:
         """Runs the phase unfed; its generators and seeds go on from one such run to the next, apart from the rest."""

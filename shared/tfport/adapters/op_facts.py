@@ -29,6 +29,8 @@ _NOT_SAID = frozenset(
     }
 )
 """Attributes that say how an op is computed, or that its inputs say anyway."""
+_COMMUTATIVE = {"Mul": "factor", "Add": "term", "AddV2": "term", "Maximum": "bound", "Minimum": "bound"}
+"""What the constant operand is called of an op that has two and makes no difference between them."""
 _HANDING_ON = ("Identity", "Enter", "StopGradient", "Snapshot", "Switch", "GuaranteeConst")
 
 DATA_MOVEMENT = frozenset(
@@ -70,10 +72,10 @@ def attributes(op: Any, constant: Callable[[Any], Any]) -> dict[str, str]:
     found = _texts({name: op.node_def.attr[name] for name in op.node_def.attr})
     if "explicit_paddings" in op.node_def.attr and (sides := list(op.node_def.attr["explicit_paddings"].list.i)):
         found["explicit_paddings"] = shown(sides)
-    for name, tensor in operands(op):
-        value = constant(tensor)
-        if value is not None:
-            found[name] = shown(value)
+    constants = {name: value for name, tensor in operands(op) if (value := constant(tensor)) is not None}
+    if len(constants) == 1 and op.type in _COMMUTATIVE:
+        constants = {_COMMUTATIVE[op.type]: next(iter(constants.values()))}
+    found |= {name: shown(value) for name, value in constants.items()}
     return {name: text for name, text in found.items() if text}
 
 

@@ -219,14 +219,17 @@ def _input_info(name: Any, given: Any) -> InputInfo:
     return InputInfo(str(name), sizes, kind)
 
 
-def reports(value: Any, what: str, number: Callable[[Any], Any], loss: Any = None) -> dict[str, float]:
-    """What a function returned, as floats with "loss" first.
+def reports(
+    value: Any, what: str, number: Callable[[Any], Any], loss: Any = None, *, only: bool = False
+) -> dict[str, float]:
+    """What a function returned, as floats with "loss" first; nothing of one of several that has no loss to tell.
 
     Args:
       value: a scalar, a mapping, a tuple whose first is the loss, or None.
       what: what a person calls the function.
       number: a scalar of the framework -> a float; raises where it is none.
       loss: what stands in where no loss was returned.
+      only: whether there is no other phase, which one that copies or resets something has beside it.
 
     Raises:
       UserError: it returned something else.
@@ -250,6 +253,8 @@ def reports(value: Any, what: str, number: Callable[[Any], Any], loss: Any = Non
             f"{what} returned {shapes}, and what a step reports are scalars: return the loss, or a mapping of "
             'names to scalars with the loss as "loss".'
         ) from None
+    if value is None and not told and not only:  # it copies to a target network, or resets what is accumulated
+        return {}
     if "loss" not in told:
         raise UserError(
             f"{what} returned {'nothing' if value is None else sorted(told)} and no loss; return the loss (a scalar), "

@@ -167,6 +167,10 @@ class Finding:
 
     def _loss_of(self, name: str, ops: set[Any], updates: Sequence[Update]) -> Any:
         found = self.reading.differentiated([update.gradient for update in updates])
+        behind = self.reading.ancestors([update.gradient for update in updates])
+        if not found and not any(op.type in _PLACEHOLDERS for op in behind):
+            self.notes.append(f"loss of {name}: none, its gradients are what variables hold")
+            return None
         if len(found) == 1 and is_float_scalar(found[0]):
             self.notes.append(f"loss of {name}: {element_name(found[0])}, which its gradients are taken of")
             return found[0]

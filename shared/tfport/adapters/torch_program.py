@@ -1239,7 +1239,8 @@ class TorchProgram(Program):
         tensors = self._tensors(batch)
         with self._watching(phase, keep=True) as watch, self._python.watching(phase):
             result = self._run(watch, tensors)
-        return steps.reports(result, f"the phase {phase!r} ({steps.called(function)})", _number, watch.loss())
+        what = f"the phase {phase!r} ({steps.called(function)})"
+        return steps.reports(result, what, _number, watch.loss(), only=len(self.phases) == 1)
 
     def drawn(self, phase: str, batch: Batch) -> Mapping[str, str]:
         """Runs the phase on torch's own generator, which goes on from one call to the next."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -147,7 +147,7 @@ class Opponent:
         left, right, notes, meter.one_sided = explained.alike(record.optimizers, side.optimizers(numbers))
         rung.notes += notes
         kept_by_hand = {slot.shared for slot in pairing.names.slots.values()}
-        missing = {*pairing.unmatched_legacy, *kept_by_hand}
+        missing = {*pairing.unmatched_legacy, *pairing.numbers, *kept_by_hand}
         mine = side.state().arrays
         by_hand, told = _by_hand(left, right)
         rung.notes += told
@@ -159,7 +159,7 @@ class Opponent:
             rung,
             _Facade(
                 record.phases,
-                _trainable([each for each in record.variables if each.name not in kept_by_hand], by_hand),
+                _trainable(_others(record.variables, pairing.numbers | kept_by_hand), by_hand),
                 left,
                 {name: held[name] for name in held if name not in alone},
             ),  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ class Opponent:
                     {own: shared for shared, own in pairing.names.phases.items()}.get(own, own)
                     for own in side.program.phases
                 ),
-                _trainable(side.variables(), by_hand),
+                _trainable(_others(side.variables(), pairing.numbers), by_hand),
                 right,
                 {name: theirs[name] for name in theirs if name in record.initial or not name.endswith("/iterations")},
             ),  # type: ignore[arg-type]
@@ -233,6 +233,10 @@ def _unfed(meter: Meter, record: Record) -> None:
     for name in record.initial:
         if name in meter.unstable:
             meter.pair.rung("resume").lack(f"{name} depends on random numbers that cannot be fed")
+
+
+def _others(variables: Sequence[VariableInfo], names: Collection[str]) -> tuple[VariableInfo, ...]:
+    return tuple(each for each in variables if each.name not in names)
 
 
 def _trainable(variables: Sequence[VariableInfo], by_hand: set[str]) -> tuple[VariableInfo, ...]:

@@ -389,7 +389,10 @@ class _Alignment:
         return None
 
     def _anchor(self) -> tuple[Any, Any] | None:
-        """The first pair of nodes of one kind that read the same variables, or something else that both have."""
+        """The first pair of nodes of one kind that read the same variables, or something else that both have.
+
+        None of them lies behind what the other side has later: a product in the loss is no partner of one in a layer.
+        """
         best: tuple[int, Any, Any] | None = None
         lone_left = {each.name for each in self.left.apart}
         lone_right = {each.name for each in self.right.apart}
@@ -406,10 +409,19 @@ class _Alignment:
                 ):
                     continue
                 alike = set(one.variables) == set(other.variables) if one.variables or other.variables else tokens & its
-                if alike:
+                if alike and not self._crossed(one, other):
                     best = (number + place, one, other)
                     break
         return None if best is None else best[1:]
+
+    def _crossed(self, one: Any, other: Any) -> bool:
+        """Whether one reads variables, by nodes that are apart, that the other side reads only elsewhere."""
+        before = [
+            {name for node in side.behind(each) for name in node.variables}
+            for side, each in ((self.left, one), (self.right, other))
+        ]
+        elsewhere = [{name for node in side.apart for name in node.variables} for side in (self.left, self.right)]
+        return bool((before[0] - before[1]) & elsewhere[1] or (before[1] - before[0]) & elsewhere[0])
 
     def _moves(self, one: Any, other: Any) -> bool:
         """Whether two moves of the same data are known to differ in how they move it."""

@@ -232,9 +232,9 @@ def feeding(batch: Batch, program: Program, side: str) -> dict[str, str]:
 
 
 def fed(batch: Batch, assigned: Mapping[str, str], precision: str) -> Batch:
-    """A batch under the names of a side's inputs, floats in its precision."""
+    """A batch under the names of a side's inputs, floats in its precision; halves are meant as such."""
     whole = {own: batch[name] for own, name in assigned.items()}
-    return {name: array.astype(precision) if array.dtype.kind == "f" else array for name, array in whole.items()}
+    return {name: array.astype(precision) if array.dtype.char in "fd" else array for name, array in whole.items()}
 
 
 def _in_order(inputs: list[InputInfo], free: list[str], batch: Batch) -> list[tuple[InputInfo, str]]:

@@ -526,6 +526,8 @@ class _Check:
         pairs = {pair.legacy: pair for pair in self.pairing.phases}
         phase = first.phase if first.phase in pairs else self.pairing.shared_phases[0]
         name = first.tensor.removeprefix(f"{phase}/").removeprefix("step/")
+        if len(pairs) > 1 and first.tensor.startswith("step/"):
+            return location.of_step(legacy.step, name, self.pairing.shared_phases, self.pairing.order, agree)
         held = pairs[phase]
         optimizers = ", ".join(held.legacy_optimizers), ", ".join(held.modern_optimizers)
         if any(each.name == name and not each.optimizers for each in record.variables):

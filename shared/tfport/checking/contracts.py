@@ -89,15 +89,21 @@ def _who_trained(
     found = []
     moved = {phase: {name for still in stills for name in still.moved(phase)} for phase in phases}
     trained = {each.name for each in variables if each.optimizers}
+    shapes = {each.shape for each in variables if each.optimizers}
+    beside = {each.name for each in variables if each.shape in shapes and not _STATISTICS.search(each.name)} - trained
     for phase in phases:
+        if moved[phase] & beside and not moved[phase] & trained:
+            continue  # it copies to a target network, or adds gradients up
         if not moved[phase] & (trained or moved[phase]):
+            held = " that an optimizer holds" if moved[phase] else ""
             found.append(
                 Finding(
                     side,
                     "who trained",
                     phase,
-                    f"phase {phase} trains nothing: none of {len(variables)} variables moved. Look for trainable=False "
-                    "when it was compiled or first called, an empty var_list, or a gradient that is cut.",
+                    f"phase {phase} trains nothing: none of {len(trained if held else variables)} variables{held} "
+                    "moved. Look for trainable=False when it was compiled or first called, an empty var_list, or a "
+                    "gradient that is cut.",
                 )
             )
     never = [

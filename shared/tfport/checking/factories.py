@@ -388,10 +388,30 @@ def _adapted(
         program = _guarded(lambda: tf_module(made, step=step, seed=seed), name, side)
     else:
         raise _wrong(name, side, made)
+    if precision == "float64" and (layer := _unfused(made)):
+        program.close()
+        raise NoSuchPrecision(
+            f"{name} has {layer}, which Keras 2 computes by TensorFlow's fused op in float32 alone: that op corrects "
+            "the moving variance by n / (n - 1)"
+        )
     if precision == "float64" and not parameter and program.precision == "float32":
         program.close()
         raise NoSuchPrecision(f"{name} takes no dtype, and what it builds under floatx float64 is float32")
     return _in_precision(program, precision, name)
+
+
+def _unfused(made: Any) -> str:
+    """A batch normalisation of Keras 2 that is another algorithm in float32; empty where there is none."""
+    things = made if isinstance(made, Mapping) else {"": made}
+    held = [each for value in things.values() for each in (value.values() if isinstance(value, Mapping) else [value])]
+    for each in held:
+        for layer in (each, *(getattr(each, "submodules", None) or ())):
+            kinds = {(kind.__module__.split(".")[0], kind.__name__) for kind in type(layer).__mro__}
+            if ("tf_keras", "BatchNormalizationBase") in kinds and layer.built and not layer.fused:
+                ranks = {spec.ndim for spec in [layer.input_spec] if spec is not None}
+                if ranks & {4, 5}:
+                    return str(layer.name)
+    return ""
 
 
 def _step_of(made: Any, name: str, side: str) -> Callable[..., Any]:

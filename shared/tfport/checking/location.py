@@ -137,9 +137,9 @@ def _reading(found: Parting) -> list[str]:
     """What only one of the two is computed from; something on each side may be one thing that went apart."""
     if found.reads_legacy and found.reads_modern:
         one, other = _listed(found.reads_legacy), _listed(found.reads_modern)
-        return [f"It is computed from {one} in the original and from {other} in the port."]
+        return [f"It is computed directly from {one} in the original and from {other} in the port."]
     return [
-        f"Only in the {side} is it computed from {_listed(names)}."
+        f"Only in the {side} is it computed directly from {_listed(names)}."
         for names, side in ((found.reads_legacy, "original"), (found.reads_modern, "port"))
         if names
     ]
@@ -264,6 +264,27 @@ def of_update(
         text,
         differing=differing,
     )
+
+
+def of_step(step: int, tensor: str, legacy: Sequence[str], modern: Sequence[str], agree: str) -> Location:
+    """Where every phase by itself leaves the same state and the whole step does not.
+
+    Args:
+      step: of the state that both were looked at in.
+      tensor: what differs.
+      legacy: the phases in the order in which the legacy side runs them.
+      modern: the same of the modern side, under shared names.
+      agree: what was compared and agrees; empty where nothing was.
+    """
+    text = (
+        f"Step {step}: {_so_far(agree)}each phase leaves the same from this state, and {tensor} after the whole step "
+        "does not agree. "
+    )
+    if tuple(legacy) != tuple(modern):
+        text += f"The original runs {', then '.join(legacy)}, and the port {', then '.join(modern)}."
+    else:
+        text += "Look at what one phase hands the next, and at what the step does beside its phases."
+    return Location(step, "", "", "update", "", "update", (), ((tensor, tensor),), text=text)
 
 
 def _so_far(agree: str) -> str:

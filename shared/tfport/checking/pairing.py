@@ -16,10 +16,15 @@ from tfport.checking.observe import KeptNode, probed_outputs
 from tfport.checking.record import Record, all_nodes
 from tfport.checking.report import PhasePair
 from tfport.checking.session import Session
-from tfport.checking.sides import COUNTER, Names, Side, by_modern, is_variable
+from tfport.checking.sides import COUNTER, UNPAIRED, Names, Side, by_modern, is_variable
 from tfport.checking.values import agree
 from tfport.layouts import MappedVariable
 from tfport.state import State
+from tfport.subject import VariableInfo
+
+Array = np.ndarray[Any, Any]
+_WATCHED = 2
+"""Steps over which a variable that only the modern side has is watched."""
 
 
 @dataclasses.dataclass
@@ -33,6 +38,10 @@ class Pairing:
     unmatched_modern: tuple[str, ...]
     outputs: tuple[tuple[str, str], ...]
     """Legacy and modern names."""
+    order: tuple[str, ...] = ()
+    """Shared names of the phases, in the order in which the modern side runs them."""
+    numbers: frozenset[str] = frozenset()
+    """Shared names of single numbers that one side keeps in a variable and no step moves, such as a learning rate."""
 
     @property
     def shared_phases(self) -> tuple[str, ...]:
@@ -93,13 +102,27 @@ def paired_with(session: Session, record: Record, side: Side) -> Pairing:
     left = {pair.legacy for pair in mapping} | {slot.shared for slot in side.names.slots.values()}
     taken = side.names.variables.keys() | side.names.slots.keys()
     side.program.load(State("", present))
+    last = record.trajectory.states[max(record.trajectory.states)]
+    alone = [each for each in legacy if each.name not in left]
+    numbers = _numbers(session, "legacy", alone, record.initial, last)
+    lone = [each for each in modern if each.name not in taken]
+    if any(not each.shape for each in lone):
+        for step in range(min(_WATCHED, order.steps)):
+            side.at(step)
+            side.step(batches[step])
+        moved = session.store.keep(side.program.state().arrays)
+        side.program.load(State("", present))
+        side.at(0)
+        numbers += [UNPAIRED + name for name in _numbers(session, "modern", lone, present, moved)]
     found = Pairing(
         side.names,
         phase_pairs,
         tuple(mapping),
-        tuple(each.name for each in legacy if each.name not in left),
-        tuple(each.name for each in modern if each.name not in taken),
+        tuple(each.name for each in alone if each.name not in numbers),
+        tuple(each.name for each in lone if UNPAIRED + each.name not in numbers),
         outputs,
+        tuple(each.legacy for own in side.program.phases for each in phase_pairs if each.modern == own),
+        frozenset(numbers),
     )
     if order.write_mapping:
         mapping_file.write(order.write_mapping, found.variables, found.unmatched_legacy, found.unmatched_modern)
@@ -188,6 +211,23 @@ def _stepped(
 
 def _is_slot(name: str) -> bool:
     return name.startswith("optimizer/") and len(name.split("/", 3)) == 4
+
+
+def _numbers(
+    session: Session, role: str, alone: Sequence[VariableInfo], before: Mapping[str, Array], after: Mapping[str, Array]
+) -> list[str]:
+    """Those of one side's variables without a partner that are one number, which no optimizer and no step moves."""
+    found = [
+        each.name
+        for each in alone
+        if not each.shape and not each.optimizers and np.array_equal(before[each.name], after[each.name])
+    ]
+    if found:
+        session.notes.append(
+            f"a number that no step moves, kept in a variable on the {role} side alone, and compared only in what "
+            f"depends on it: {some(found)}"
+        )
+    return found
 
 
 def _phases(session: Session, record: Record, side: Side) -> tuple[dict[str, str], tuple[PhasePair, ...]]:

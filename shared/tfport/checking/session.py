@@ -315,19 +315,28 @@ class Session:
 
     @contextmanager
     def built_again(self, side: Side, seed: int) -> Iterator[Mapping[str, Array] | None]:
-        """The initial state of the side, built again with another seed, under shared names; None where it cannot be."""
+        """The initial state of the side, built again with another seed, under shared names; None where it cannot be.
+
+        Code that keeps its tensors in globals can be called once in a process; each build then has one of its own.
+        """
         given = self._given(side.role)
-        if callable(given) and not isinstance(given, Program):
-            with self.opened(side.role, side.program.precision, seed) as program:
-                yield self.side(program, side.role, side.names).state().arrays
+        anew = callable(given) and not isinstance(given, Program)
+        if not anew:
+            try:
+                side.program.initialise(seed)
+            except NotImplementedError:
+                yield None
+                return
+            except UserError:
+                if side.role not in self._homes:
+                    raise
+                anew = True
+        if not anew:
+            side.loaded.clear()
+            yield side.state().arrays
             return
-        try:
-            side.program.initialise(seed)
-        except NotImplementedError:
-            yield None
-            return
-        side.loaded.clear()
-        yield side.state().arrays
+        with self.opened(side.role, side.program.precision, seed) as program:
+            yield self.side(program, side.role, side.names).state().arrays
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -19,6 +19,8 @@ programs differ by a few times 2**-24 a layer, and what a port gets wrong by mor
 
 SELECTING = frozenset({"Split", "SplitV", "StridedSlice", "TensorArrayReadV3", "TensorListGetItem", "Unpack"})
 """Kinds of node that are a part of what they read."""
+MASKED = 1e-6
+"""What else is in an array is no larger than this, as a share of what masks a part of it: -1e9 added to scores."""
 _ITERATION = re.compile(r"\[iteration (\d+)\]")
 
 
@@ -47,20 +49,39 @@ class Valued(Protocol):
 
 
 def agree(one: Array, other: Array, close: float = CLOSE) -> bool:
-    """Whether two arrays are one up to rounding, in one layout or with axes exchanged."""
+    """Whether two arrays are one up to rounding, in one layout or with axes exchanged, two of which may be merged."""
     if one.size != other.size or not one.size:
         return False
     if _agree(one.reshape(-1), other.reshape(-1), close):
         return True
-    if one.ndim != other.ndim or one.ndim < 2 or one.ndim > 4:
+    if one.ndim < other.ndim:
+        one, other = other, one
+    if not (2 <= one.ndim <= 4 and one.ndim - other.ndim <= 1):
         return False
     for order in permutations(range(one.ndim)):
         if order == tuple(range(one.ndim)):
             continue
         turned = one.transpose(order)
-        if turned.shape == other.shape and _agree(turned.reshape(-1), other.reshape(-1), close):
+        if other.shape in _merged(turned.shape) and _agree(turned.reshape(-1), other.reshape(-1), close):
             return True
     return False
+
+
+def _merged(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The shape, and those in which two neighbouring axes are one: heads and examples."""
+    pairs = range(len(shape) - 1)
+    return [shape, *((*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]) for axis in pairs)]
+
+
+def once(array: Array) -> Array:
+    """What an array repeats along its first axis, if it does: a mask that was tiled for each head."""
+    length = len(array) if array.ndim else 0
+    for count in range(length, 1, -1):
+        if length % count == 0:
+            parts = array.reshape(count, length // count, *array.shape[1:])
+            if np.array_equal(parts[0], parts[1]) and bool((parts == parts[:1]).all()):
+                return np.asarray(parts[0])
+    return array
 
 
 def _agree(one: Array, other: Array, close: float) -> bool:
@@ -70,6 +91,14 @@ def _agree(one: Array, other: Array, close: float) -> bool:
         scale = max(float(np.abs(one).max()), float(np.abs(other).max()))
         if not np.isfinite(scale):
             return bool(np.array_equal(one, other))
+        masked = np.abs(one) > scale / 2
+        rest = one[~masked]
+        if (
+            0 < float(np.abs(rest).max(initial=0.0)) <= MASKED * scale
+            and np.array_equal(masked, np.abs(other) > scale / 2)
+            and not _agree(rest, other[~masked], close)
+        ):
+            return False
         return bool(float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max()) <= close * scale)
 
 
@@ -108,6 +137,13 @@ class Index:
         return [node.name for _, _, node in near if agree(np.asarray(node.value), value, close)]
 
 
+class _Once:
+    """A node by what its value repeats."""
+
+    def __init__(self, node: Valued) -> None:
+        self.name, self.kind, self.inputs, self.value = node.name, node.kind, node.inputs, once(np.asarray(node.value))
+
+
 def _group(value: Array) -> tuple[bool, int]:
     return value.dtype.kind == "f", value.size
 
@@ -120,16 +156,19 @@ def _norm(value: Array) -> float:
 def matched(legacy: Sequence[Valued], modern: Sequence[Valued], close: float = CLOSE) -> dict[str, str]:
     """Modern node -> the legacy node of the same value; constants have none.
 
-    Of several legacy nodes with the value, the one that comes next in order is taken. Nodes of two loops in different
-    iterations are no partners: a sequence that is read from its end has the same values in another order.
+    A value that one side repeats is the other side's that does not. Of several legacy nodes with the value, the one
+    that comes next in order is taken. Nodes of two loops in different iterations are no partners: a sequence that is
+    read from its end has the same values in another order.
     """
-    index = Index(legacy)
+    index, repeated = Index(legacy), Index(_Once(node) for node in legacy)
     place = {node.name: number for number, node in enumerate(legacy)}
     found: dict[str, str] = {}
     last = -1
     for node in modern:
         value = np.asarray(node.value)
         names = index.find(value, close) if telling(value) or (value.size == 1 and value.dtype.kind == "f") else []
+        if not names and telling(part := once(value)):
+            names = repeated.find(part, close)
         names = [name for name in names if _beside(name, node.name)]
         if names:
             name = next((each for each in names if place[each] > last), names[0])
@@ -149,14 +188,21 @@ def apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> li
 
     What one framework computes on its way and the other does not (a reciprocal square root, a fused bias) has no
     partner either, but what is computed from it has. A comparison's partner says nothing of the numbers that it was
-    computed from: twice a number has its sign. Nor does the partner of one part of a node, where another part has none.
+    computed from: twice a number has its sign. Nor does the partner of one part of a node, where another part has none;
+    a product is a part of a factor that the other factor's zeros hide.
     """
     healed = _healed(nodes, partners, frozenset())
     parts: dict[str, list[Valued]] = {}
+    readers: dict[str, list[Valued]] = {}
+    by_name = {node.name: node for node in nodes}
     for node in nodes:
-        if node.kind in SELECTING:
-            for name in node.inputs if _speaks(np.asarray(node.value)) else ():
-                parts.setdefault(name, []).append(node)
+        spoken = _speaks(np.asarray(node.value))
+        for name in node.inputs:
+            readers.setdefault(name, []).extend([node] if spoken else [])
+            if node.kind in SELECTING:
+                parts.setdefault(name, []).extend([node] if spoken else [])
+            elif name in by_name and _hides(node, by_name[name]):
+                parts[name] = readers[name]
     known = healed | set(partners)
     torn = frozenset(name for name, found in parts.items() if any(part.name not in known for part in found))
     if torn:
@@ -175,15 +221,22 @@ def _healed(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str], tor
     for node in reversed(nodes):
         if node.name in partners or node.name in healed:
             compares = node.name not in healed and np.asarray(node.value).dtype.kind == "b"
-            selects = node.kind in SELECTING
             healed.update(
                 name
                 for name in node.inputs
                 if name in by_name
                 and not (compares and np.asarray(by_name[name].value).dtype.kind != "b")
-                and not (selects and name in torn)
+                and not (name in torn and (node.kind in SELECTING or _hides(node, by_name[name])))
             )
     return healed
+
+
+def _hides(product: Valued, factor: Valued) -> bool:
+    """Whether a product is 0 where one of its factors is not."""
+    if product.kind != "Mul":
+        return False
+    value, other = np.asarray(product.value), np.asarray(factor.value)
+    return value.shape == other.shape and bool(((value == 0) & (other != 0)).any())
 
 
 def first_apart(nodes: Sequence[Valued], partners: Mapping[str, str] | set[str]) -> Valued | None:

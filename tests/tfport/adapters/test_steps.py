@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tfport.adapters.steps import PythonCounts
+import pytest
+
+from tfport.adapters.steps import PythonCounts, reports
+from tfport.errors import UserError
 
 
 class ByIdentity(Mapping[Any, Any]):
@@ -36,3 +39,12 @@ def test_a_number_that_every_step_moves_is_a_count_whatever_else_is_kept() -> No
         with counts.watching("train"):
             port.step()
     assert list(counts.found) == ["steps"]
+
+
+def test_a_phase_that_returns_nothing_reports_nothing_unless_it_is_the_only_one() -> None:
+    assert reports(None, "the phase 'copy'", float) == {}
+    assert reports(None, "the phase 'train'", float, 2.0) == {"loss": 2.0}
+    with pytest.raises(UserError, match="returned nothing and no loss"):
+        reports(None, "the phase 'train'", float, only=True)
+    with pytest.raises(UserError, match=r"returned \['a'\] and no loss"):
+        reports({"a": 1.0}, "the phase 'copy'", float)

@@ -70,6 +70,31 @@ def test_a_variable_that_only_one_side_reads_is_the_place_whatever_follows() -> 
     assert found.agreeing == (("dense", "dense"),)
 
 
+def test_a_product_in_the_loss_is_no_partner_of_one_before_a_layer_that_both_have() -> None:
+    hidden, labels = X * 3 + 1, np.array([[0.2], [1.3], [-0.4], [0.7]])
+    before = Node("hidden", "Tanh", ("x",), hidden)
+
+    def after(value: Array, source: str) -> list[Node]:
+        scores = value @ np.ones((3, 1)) / 7
+        product = scores * labels * hidden[:, :1]
+        return [
+            Node("scores", "MatMul", (source,), scores, ("kernel",)),
+            Node("product", "Mul", ("scores", "hidden"), product),
+            Node("loss", "Mean", ("product",), np.array(product.mean())),
+        ]
+
+    weighted = hidden * np.array([0.0, 2.0, 1.0])
+    legacy = [before, Node("weighted", "Mul", ("hidden",), weighted), *after(weighted, "weighted")]
+    modern = [
+        before,
+        Node("root", "Sqrt", ("hidden",), np.sqrt(np.abs(hidden))),
+        *after(np.sqrt(np.abs(hidden)), "root"),
+    ]
+    found = parted(legacy, modern)
+    assert found.legacy is not None and found.legacy.name == "weighted"
+    assert found.modern is not None and found.modern.name == "root"
+
+
 def test_a_move_is_not_told_where_a_constant_differs() -> None:
     def side(epsilon: float, squeezed: bool) -> list[Node]:
         kept = X.mean(0, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfport.checking.batches import MADE_UP, BatchSource, assign, made_up
+from tfport.checking.batches import MADE_UP, BatchSource, assign, fed, made_up
 from tfport.errors import UserError
 from tfport.program import InputInfo
 
@@ -201,3 +201,15 @@ def test_a_shape_that_does_not_fit_is_told() -> None:
         assign({"x": X}, (info("x", None, 4),), "modern")
     with pytest.raises(UserError, match=r"takes \(None,\)"):
         assign({"x": X}, (InputInfo("x", (None,), "float32"),), "modern")
+
+
+def test_halves_are_fed_as_halves_and_other_floats_in_the_precision_of_the_side() -> None:
+    batch: dict[str, Any] = {
+        "half": np.ones(2, np.float16),
+        "single": np.ones(2, np.float32),
+        "double": np.ones(2),
+        "count": np.ones(2, int),
+    }
+    found = fed(batch, {name: name for name in batch}, "float64")
+    assert [array.dtype.name for array in found.values()] == ["float16", "float64", "float64", "int64"]
+    assert fed(batch, {"x": "double"}, "float32")["x"].dtype == np.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import tracemalloc
@@ -154,6 +155,15 @@ def test_a_step_that_is_not_its_phases_in_order_fails() -> None:
     assert "update" in failing(report)
     first = pair(report).rung("update").first_divergence
     assert first is not None and first.tensor.startswith("step/")
+    assert report.location is not None and "each phase leaves the same" in report.location.text
+    assert "what one phase hands the next" in report.location.text
+
+
+def test_phases_in_another_order_are_the_place() -> None:
+    turned = dataclasses.replace(TWO, phases=TWO.phases[::-1])
+    report = checked(fake.factory(TWO), fake.factory(turned))
+    assert report.location is not None and pair(report).located == "update"
+    assert "The original runs first, then second, and the port second, then first." in report.location.text
 
 
 def test_a_forward_pass_that_changes_the_state_fails_rung_6() -> None:

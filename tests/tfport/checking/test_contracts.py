@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import fake_program as fake
 from fake_program import Layer, Plan
 from tfport.checking.check import check
+from tfport.checking.contracts import _who_trained
 from tfport.checking.report import CheckReport, Finding
+from tfport.subject import VariableInfo
 
 pytestmark = pytest.mark.usefixtures("no_frameworks")
 TWO = Plan(optimizers=(fake.SGD, fake.ADAM), phases=fake.TWO_PHASES)
@@ -61,6 +64,25 @@ def test_a_phase_that_trains_nothing_is_told() -> None:
 def test_moving_statistics_alone_is_no_training() -> None:
     report = alone(normalised=True, frozen=("hidden/kernel", "hidden/bias", "output/kernel", "output/bias"))
     assert ("who trained", "train") in {(each.contract, each.phase) for each in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (["target"], ""),
+        (["moving_mean"], "none of 1 variables that an optimizer holds moved"),
+        ([], "none of 3 variables moved"),
+    ],
+)
+def test_a_phase_may_copy_weights_and_move_none_that_an_optimizer_holds(moved: list[str], said: str) -> None:
+    still: Any = SimpleNamespace(moved=lambda phase: moved if phase == "copy" else ["kernel"])
+    variables = [
+        VariableInfo(name, name, (2,), "float32", True, ("adam",) if name == "kernel" else ())
+        for name in ("kernel", "target", "moving_mean")
+    ]
+    found = _who_trained("legacy", [still], variables, ["copy", "train"])
+    assert [each.phase for each in found] == (["copy"] if said else [])
+    assert all(said in each.text for each in found)
 
 
 def test_a_variable_that_no_phase_moves_is_told() -> None:

@@ -49,6 +49,31 @@ def test_a_reshape_agrees_and_another_size_does_not() -> None:
     assert not agree(np.zeros(0), np.zeros(0))
 
 
+def test_heads_may_be_an_axis_or_part_of_one() -> None:
+    heads = drawn(2, 3, 4, 4)  # [B, H, T, T]
+    merged = heads.transpose(1, 0, 2, 3).reshape(6, 4, 4)
+    assert agree(merged, heads) and agree(heads, merged)
+    assert not agree(merged, heads[:, ::-1])
+    assert not agree(drawn(6, 4, 4), heads)
+
+
+def test_what_one_side_tiles_is_the_partner_of_what_the_other_does_not() -> None:
+    mask = drawn(3, 1, 5)
+    tiled = Valued("tiled", np.tile(mask, [2, 1, 1]))
+    for legacy, modern in (([tiled], Valued("mask", mask[:, None])), ([Valued("mask", mask)], tiled)):
+        assert list(matched(legacy, [modern])) == [modern.name]
+    assert not matched([tiled], [Valued("other", mask[::-1])])
+    assert not matched([Valued("repeated", np.repeat(mask, 2, axis=0))], [Valued("mask", mask)])
+
+
+@pytest.mark.parametrize("mask", [-1e9, -3.4e38])
+def test_what_masks_a_part_hides_no_difference_of_the_rest(mask: float) -> None:
+    scores = np.where([True, False, True, True], drawn(3, 4), np.float32(mask)).astype(np.float32)
+    other = scores * np.array([1.1, 1, 1.1, 1.1], np.float32)
+    assert agree(scores, scores * np.float32(1 + CLOSE / 8)) and not agree(scores, other)
+    assert not agree(scores, scores[:, ::-1].copy())
+
+
 def test_single_numbers_agree_by_value() -> None:
     assert agree(np.array(2.0), np.array([2.0]))
     assert not agree(np.array(2.0), np.array(2.1))
@@ -154,3 +179,17 @@ def test_a_part_that_heals_by_what_follows_leaves_the_whole_healed() -> None:
     parts = [Valued(f"p{n}", drawn(4), ("whole",), "Split") for n in range(2)]
     after = Valued("after", drawn(4), ("p0",))
     assert first_apart([whole, *parts, after], {"p1", "after"}) is None
+
+
+@pytest.mark.parametrize(("others", "place"), [((), None), (("other",), "scores")])
+def test_a_product_says_nothing_of_what_its_zeros_hide_where_something_else_reads_it(
+    others: tuple[str, ...], place: Any
+) -> None:
+    scores, mask = Valued("scores", drawn(4)), np.array([1, 0, 1, 0], np.float32)
+    nodes = [scores, Valued("product", scores.value * mask, ("scores",), "Mul")]
+    nodes += [Valued(name, drawn(4), ("scores",)) for name in others]
+    found = first_apart(nodes, {"product"})
+    assert (found.name if found else None) == place
+    whole = Valued("product", scores.value * 2, ("scores",), "Mul")
+    found = first_apart([scores, whole, *nodes[2:]], {"product"})
+    assert (found.name if found else None) == (others[0] if others else None)
