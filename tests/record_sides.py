@@ -63,6 +63,18 @@ def embedding_batches() -> list[dict[str, Any]]:
     return [{"words": np.array([number, 3, 3, 8], np.int32)} for number in (0, 5)]
 
 
+def clipped(most: float | None = 1e6) -> dict[str, Any]:
+    """Gradients that are clipped to so much that nothing comes of it, or applied as they are."""
+    x = tf1.placeholder(tf.float32, [None, WIDTH], name="real")
+    kernel = tf1.get_variable("w", [WIDTH, 1])
+    loss = tf1.reduce_mean(tf1.square(tf1.matmul(x, kernel) - 1.0))
+    rule = tf1.train.GradientDescentOptimizer(0.1)
+    pairs = rule.compute_gradients(loss)
+    if most is not None:
+        pairs = [(tf1.clip_by_value(gradient, -most, most), variable) for gradient, variable in pairs]
+    return {"loss": loss, "train_op": rule.apply_gradients(pairs)}
+
+
 def not_a_mapping() -> int:
     return 3
 

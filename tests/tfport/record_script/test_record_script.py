@@ -183,6 +183,15 @@ def test_the_port_is_fed_what_was_drawn(record: Callable[[str, str], Path]) -> N
     assert all(sorted(each.tolist()) == [0, 1, 2, 3] for each in shuffles)
 
 
+@pytest.mark.parametrize("most", [None, 1e6])
+def test_what_is_done_to_derivatives_is_seen_though_nothing_comes_of_it(most: float | None) -> None:
+    original = record_original.Original(lambda: record_sides.clipped(most), 0)
+    found, slopes, plain = original.derivatives("train", record_sides.gan_batch(0), 0)
+    assert plain is (most is None)
+    assert list(found) == list(slopes) == ["w"] and np.array_equal(found["w"], slopes["w"])
+    original.session.close()
+
+
 # --- What it says to those who make a mistake -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "says"),
