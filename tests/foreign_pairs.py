@@ -156,7 +156,7 @@ PAIRS = (
         "Keras 3 functional",
         "the mean ignores the mask",
         "forward",
-        r"Mean",
+        r"Only in the port before it: functional\w*/mean\w*/Mean",
     ),
     Foreign(
         "transformer",
@@ -172,7 +172,7 @@ PAIRS = (
         "Keras 3 functional",
         "dropout rate, 0.2 for 0.5",
         "forward",
-        r"0\.8",
+        r"computed directly from dropout_keep_prob",
     ),
     Foreign(
         "upsampler",
@@ -231,7 +231,7 @@ PAIRS = (
         "tf.Module, the cell by hand",
         "dropout rate, 0.4 for 0.5",
         "forward",
-        r"0\.4|0\.6",
+        r"computed directly from keep_prob",
         batches="series",
     ),
     Foreign(

@@ -1,4 +1,7 @@
-"""The translator in TensorFlow 2; the cells are written out, since TF1's GRU resets before the product."""
+"""The translator in TensorFlow 2; the cells are written out, since TF1's GRU resets before the product.
+
+The forward pass is no tf.function of its own: the gradients of one are dense, and TF1 clips by the norm of the slices.
+"""
 
 import keras
 import tensorflow as tf
@@ -34,7 +37,6 @@ class Translator(tf.Module):
         self.optimizer = keras.optimizers.Adagrad(0.05, initial_accumulator_value=0.1, epsilon=0.0, global_clipnorm=1.0)
         self.optimizer.build(self.trainable_variables)
 
-    @tf.function
     def __call__(self, encoder_inputs, decoder_inputs):
         h = tf.zeros([tf.shape(encoder_inputs)[0], 6])
         states = []

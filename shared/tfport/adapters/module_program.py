@@ -866,14 +866,14 @@ class ModuleProgram(Program):
 
     # --- Running ------------------------------------------------------------------------------------------------------
     def _tensors(self, batch: Batch) -> dict[str, Any]:
-        """The batch as tensors: floats in the Program's precision unless an input was given another dtype."""
+        """The batch as tensors: floats in the Program's precision, but for halves, which are meant as such."""
         infos = {info.name: info for info in self.inputs()}
         declared = () if self._given_inputs is None else tuple(infos.values())
         found = {}
         for name, value in steps.batch_checked(batch, declared).items():
             info = infos.get(name)
             dtype = info.dtype if info is not None and info.dtype is not None else str(value.dtype)
-            if np.dtype(dtype).kind == "f":
+            if np.dtype(dtype).char in "fd":
                 dtype = self.precision
             found[name] = tf.constant(value, dtype)
         return found

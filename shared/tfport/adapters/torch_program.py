@@ -1040,7 +1040,8 @@ class TorchProgram(Program):
             info = infos.get(name)
             dtype = info.dtype if info is not None and info.dtype is not None else str(value.dtype)
             kind = np.dtype(dtype).kind
-            wanted = self.precision if kind == "f" else "int64" if dtype in ("int32", "uint8", "uint32") else dtype
+            wanted = "int64" if dtype in ("int32", "uint8", "uint32") else dtype
+            wanted = self.precision if np.dtype(dtype).char in "fd" else wanted
             if info is not None and info.dtype is not None and kind != "f":
                 wanted = dtype
             found[name] = torch.tensor(value.astype(wanted), device=first)
