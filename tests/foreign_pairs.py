@@ -28,6 +28,8 @@ class Foreign:
     batches: str = ""
     """A function of foreign.data; else the original has `next_batch`."""
     steps: int = 4
+    elsewhere: bool = False
+    """Whether the report is known to name another place."""
     torch: bool = False
     """Whether PyTorch is needed."""
     quick: bool = False
@@ -240,7 +242,8 @@ PAIRS = (
         "tf.Module, the cells by hand",
         "scores are not scaled",
         "forward",
-        r"Mul|RealDiv|factor",
+        r"\((Mul|RealDiv|Softmax), [^)]*seq2seq_port",
+        elsewhere=True,
     ),
     Foreign(
         "mnist_layers", "tf.layers, twin towers", "Keras 2 compiled", "padding before, not behind", "forward", r"Pad"
@@ -267,7 +270,7 @@ PAIRS = (
         "tf.Module, Keras 3 SGD",
         "slope of leaky_relu, 0.2 for 0.01",
         "forward",
-        r"0\.2",
+        r"the port has LeakyRelu .* where the original has leaky_relu",
         torch=True,
     ),
     Foreign(

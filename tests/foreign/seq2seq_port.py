@@ -34,7 +34,7 @@ class Translator(tf.Module):
         self.attention = tf.Variable(glorot()([6, 6]), name="attention")
         self.out = tf.Variable(glorot()([12, 9]), name="out_kernel")
         self.out_bias = tf.Variable(tf.zeros([9]), name="out_bias")
-        self.optimizer = keras.optimizers.Adagrad(0.05, initial_accumulator_value=0.1, epsilon=0.0, global_clipnorm=1.0)
+        self.optimizer = keras.optimizers.Adagrad(0.05, initial_accumulator_value=0.1, epsilon=0.0)
         self.optimizer.build(self.trainable_variables)
 
     def __call__(self, encoder_inputs, decoder_inputs):
