@@ -44,7 +44,6 @@ PAIRS = (
         "the divergence weighs half",
         "loss",
         r"mul_3 \(Mul, factor 0\.5, vae_port\.py:\d+\) is only in the port",
-        quick=True,
     ),
     Foreign(
         "wgan_gp",

@@ -239,7 +239,7 @@ CASES = [
         rung="forward",
         says=(
             "gates taken in the order 1, 3, 2, 4; not settled",
-            r"\(AddV2, y 1, layouts.py:\d+\) is only in the original",
+            r"\(AddV2, term 1, layouts.py:\d+\) is only in the original",
         ),
         never=("added to elements",),
     ),

@@ -142,16 +142,17 @@ def glue_lines(lines: Sequence[str]) -> int:
     return found
 
 
-def _elsewhere(pair: Foreign, kind: str) -> Result:
-    """As `one`, in a process of its own and in the interpreter that has what the pair needs."""
+def elsewhere(pair: Foreign, kind: str, folder: Path = FOLDER) -> Result:
+    """As `one`, in a process of its own, which the original may change, and in the interpreter that the pair needs."""
     python = sys.executable
     if pair.torch and importlib.util.find_spec("torch") is None:
         if not TORCH_PYTHON.exists():
             return {"name": pair.name, "kind": kind, "skipped": "PyTorch is not installed"}
         python = str(TORCH_PYTHON)
-    path = FOLDER / f"foreign-{pair.name}-{kind}.row.json"
+    path = folder / f"foreign-{pair.name}-{kind}.row.json"
     path.unlink(missing_ok=True)
-    places = os.pathsep.join(map(os.path.abspath, (".", "shared", "tests")))
+    root = Path(__file__).parents[2]
+    places = os.pathsep.join(map(str, (root, root / "shared", root / "tests")))
     words = [python, "-m", "proof.foreign", pair.name, kind, str(path)]
     try:
         done = subprocess.run(
@@ -174,7 +175,7 @@ def result() -> list[Result]:
         own = (f"tests/foreign/{pair.name}.py", f"tests/foreign/{pair.name}_port.py")
         now = digest((*TOOL, *own))
         for kind in KINDS:
-            found.append(stage(f"foreign-{pair.name}-{kind}", now, functools.partial(_elsewhere, pair, kind)))
+            found.append(stage(f"foreign-{pair.name}-{kind}", now, functools.partial(elsewhere, pair, kind)))
     return found
 
 

@@ -91,6 +91,7 @@ NUMBERS = {
     "lr_power": "learning_rate_power",
 }
 POWERS = {"beta1_power": "beta_1", "beta2_power": "beta_2"}
+COMMUTATIVE = {"Mul": "factor", "Add": "term", "AddV2": "term", "Maximum": "bound", "Minimum": "bound"}
 NOT_SAID = (
     "N", "container", "explicit_paddings", "incompatible_shape_error", "message", "num_split", "parallel_iterations",
     "seed", "seed2", "shared_name", "use_cudnn_on_gpu", "validate_indices",
@@ -408,9 +409,9 @@ def attributes(op: Any, moving: Set[Any]) -> Any:
     """Attributes and constant operands by name, as text."""
     found = ordered()
     for name in sorted(op.node_def.attr):
-        if name.startswith("_") or name in NOT_SAID:
-            continue
         value = op.node_def.attr[name]
+        if name.startswith("_") or (name in NOT_SAID and not (name == "explicit_paddings" and list(value.list.i))):
+            continue
         kind = value.WhichOneof("value")
         if kind == "s":
             found[name] = value.s.decode("utf-8", "replace")
@@ -421,6 +422,7 @@ def attributes(op: Any, moving: Set[Any]) -> Any:
         elif kind == "list" and value.list.s:
             found[name] = ", ".join(each.decode("utf-8", "replace") for each in value.list.s)
     index = 0
+    constants = ordered()
     for argument in op.op_def.input_arg:
         count = 1
         if argument.number_attr:
@@ -430,8 +432,11 @@ def attributes(op: Any, moving: Set[Any]) -> Any:
         for number, tensor in enumerate(list(op.inputs)[index : index + count]):
             value = None if tensor.op in moving else constant_value(tensor)
             if value is not None:
-                found[argument.name if count == 1 else "%s[%d]" % (argument.name, number)] = shown(value)
+                constants[argument.name if count == 1 else "%s[%d]" % (argument.name, number)] = shown(value)
         index += count
+    if len(constants) == 1 and op.type in COMMUTATIVE:
+        constants = {COMMUTATIVE[op.type]: next(iter(constants.values()))}
+    found.update(constants)
     return ordered((name, text) for name, text in found.items() if text)
 
 
