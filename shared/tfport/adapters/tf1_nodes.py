@@ -186,8 +186,7 @@ class NodeReading:
     ) -> graph_loops.Behind:
         """The nodes and inputs, and the variables, that tensors are or are computed from.
 
-        What is no node is looked through for nodes; variables are those that the tensors themselves are, and those that
-        a branch reads.
+        What is no node, such as a branch, is looked through for nodes and for the variables that it reads.
         """
         found: list[str] = []
         variables = [name for each in tensors if (name := self._reading.variable_of(each)) is not None]
@@ -209,6 +208,6 @@ class NodeReading:
                 found.append(tensor.op.name)
             elif tensor.op in moving:
                 pending += reversed(tensor.op.inputs)
-                if tensor.op in self._reading.guarded and (name := self._reading.variable_of(tensor)) is not None:
-                    variables.append(name)
+                held = map(self._reading.variable_of, [tensor, *tensor.op.inputs])
+                variables += [name for name in held if name is not None]
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(variables))

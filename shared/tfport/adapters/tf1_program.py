@@ -208,11 +208,10 @@ class GraphProgram(Program):
                 written = [each for each in self.reading.changed_by(op) if each != name]
                 reached |= dict.fromkeys(f"the next value of {each}" for each in written)
                 reached |= dict.fromkeys([ends[op]] if op in ends else [])
-                if not written:
-                    values = set(op.outputs)
-                    pending += [
-                        each for each in self.reading.after(op) if each in ops and any(t in values for t in each.inputs)
-                    ]
+                values = set(op.outputs)  # also of what writes: a branch that may assign has outputs of its own
+                pending += [
+                    each for each in self.reading.after(op) if each in ops and any(t in values for t in each.inputs)
+                ]
             found[name] = list(reached)
         return found
 

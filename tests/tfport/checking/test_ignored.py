@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cases import ignoring
+from pairs import convnet_batchnorm
+from tfport.checking import factories
 from tfport.checking.check import check
 from tfport.checking.ignored import matching
 from tfport.errors import UserError
@@ -42,3 +44,13 @@ def test_moving_statistics_take_part() -> None:
 
 def test_a_name_with_brackets_is_itself() -> None:
     assert matching(["a[0]", "b[01]"], ["a[0]", "b1", "c"]) == {"a[0]": ["a[0]"], "b[01]": ["b1"]}
+
+
+def test_what_a_branch_reads_takes_part() -> None:
+    """A cond of TensorFlow 2 is one op, which may assign what it reads as well."""
+    program = factories.build(convnet_batchnorm.legacy, "legacy")
+    found = program.reaches()
+    assert found is not None
+    assert {"the next value of conv1/weights", "the next value of conv2/weights"} <= {*found["norm1/moving_mean"]} | {
+        *found["norm2/moving_mean"]
+    }
