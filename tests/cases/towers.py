@@ -79,10 +79,14 @@ class Net(tf.Module):  # type: ignore[misc]
         return {"loss": loss}
 
 
-def module(forgets: bool = False) -> Callable[..., Any]:
+def module(forgets: bool = False, shown: bool = True) -> Callable[..., Any]:
     def build(dtype: str = "float32") -> Any:
         held = Net(dtype, forgets)
-        return tfport.adapters.tf_module(held, step=held.step, forward=held)
+
+        def in_training(x: Any, training: bool = False) -> Any:
+            return held(x, training=True) if training else {}
+
+        return tfport.adapters.tf_module(held, step=held.step, forward=held if shown else in_training)
 
     return build
 
@@ -98,4 +102,5 @@ CASES = [
     Case("reversed", module(), graph(), batches, equal=True),
     Case("unnamed", graph(named=False), module(), batches, equal=True),
     Case("forgets", graph(), module(forgets=True), batches, equal=False, rung="forward", says=("inference/out",)),
+    Case("hidden", graph(), module(forgets=True, shown=False), batches, equal=False, says=("in inference",)),
 ]

@@ -33,34 +33,6 @@ _COMMUTATIVE = {"Mul": "factor", "Add": "term", "AddV2": "term", "Maximum": "bou
 """What the constant operand is called of an op that has two and makes no difference between them."""
 _HANDING_ON = ("Identity", "Enter", "StopGradient", "Snapshot", "Switch", "GuaranteeConst")
 
-DATA_MOVEMENT = frozenset(
-    {
-        "BatchToSpaceND",
-        "BroadcastTo",
-        "ConcatV2",
-        "Concat",
-        "DepthToSpace",
-        "ExpandDims",
-        "Fill",
-        "GatherNd",
-        "Identity",
-        "IdentityN",
-        "Pack",
-        "Reshape",
-        "Reverse",
-        "ReverseV2",
-        "Slice",
-        "SpaceToBatchND",
-        "Split",
-        "SplitV",
-        "Squeeze",
-        "StridedSlice",
-        "Tile",
-        "Transpose",
-        "Unpack",
-    }
-)
-
 
 def attributes(op: Any, constant: Callable[[Any], Any]) -> dict[str, str]:
     """Attributes and constant operands by name, as text.

@@ -33,7 +33,6 @@ from tfport.program import Program
 PRECISION_NAMES = ("dtype", "precision", "floatx")
 """What a factory may call the parameter that takes "float32" or "float64"."""
 SUFFIXES = (".meta", ".pb", ".py")
-_TF1_MODULES = ("tensorflow._api.v2.compat.v1", "tensorflow.compat.v1")
 _LISTED = 15
 _WITHOUT_KERAS2 = re.compile(
     r"is not available with Keras 3|TF_USE_LEGACY_KERAS|module 'keras\._tf_keras\.\S+ has no attr"

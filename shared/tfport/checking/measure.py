@@ -12,7 +12,7 @@ import numpy as np
 from tfport.checking.explained import OneSided
 from tfport.checking.lazy import located
 from tfport.checking.losses import REPORT_BOUND, Losses, factor_text
-from tfport.checking.observe import MODES, Still, Trajectory
+from tfport.checking.observe import MODES, Still
 from tfport.checking.sides import UNPAIRED
 from tfport.equivalence.distance import Distance, distance, farthest, magnitude, pieces
 from tfport.equivalence.measurement import PairMeasurement, RungMeasurement
@@ -295,7 +295,7 @@ def compare_stills(
 
 
 def _forward(meter: Meter, legacy: Still, modern: Still, outputs: Sequence[tuple[str, str]]) -> None:
-    rung = meter.pair.rung("forward")
+    rung, compared = meter.pair.rung("forward"), set()
     for mode in MODES:
         for one, other in outputs:
             left, right = _output(legacy, mode, one), _output(modern, mode, other)
@@ -304,18 +304,24 @@ def _forward(meter: Meter, legacy: Still, modern: Still, outputs: Sequence[tuple
                     note = f"output {one} is compared in training alone: not both sides have it in inference"
                     rung.notes += [note] if note not in rung.notes else []
                 elif mode == "inference":
-                    meter.pair.rung("forward").lack(f"output {one if left is None else other} was not computed")
+                    rung.lack(f"output {one if left is None else other} was not computed")
                 continue
             if left.size == right.size and left.shape != right.shape:
                 right = right.reshape(left.shape)
             meter.add("forward", f"{mode}/{one}", left, right, legacy.step, None, one)
-    silent = [role for role, still in (("legacy", legacy), ("modern", modern)) if not still.outputs["inference"]]
+            compared.add(mode)
+    seen = {
+        role: still.outputs["training"] or still.outputs["inference"]
+        for role, still in (("legacy", legacy), ("modern", modern))
+    }
+    silent = [role for role, shown in seen.items() if not shown]
     if silent:
         note = f"rung 3 was not run: the {' and the '.join(silent)} side shows no outputs; name them with outputs="
-        if note not in meter.pair.rung("forward").notes:
-            meter.pair.rung("forward").notes.append(note)
+        rung.notes += [note] if note not in rung.notes else []
     elif not outputs:
-        meter.pair.rung("forward").lack("no output of the modern side has a partner on the legacy side")
+        rung.lack("no output of the modern side has a partner on the legacy side")
+    elif legacy.outputs["inference"] and "inference" not in compared:
+        rung.lack("no output was compared in inference")
 
 
 def _output(still: Still, mode: str, name: str) -> Array | None:
@@ -419,16 +425,6 @@ def _much(still: Still, phase: str, name: str) -> bool:
     if before.dtype.kind != "f":
         return True
     return bool(np.abs(after - before).max() > MOVED * max(float(np.abs(before).max()), float(np.abs(after).max())))
-
-
-def compare_trajectories(
-    meter: Meter, rung: str, legacy: Trajectory, modern: Trajectory, owners: Mapping[str, str]
-) -> None:
-    """Reports of every step, and states where both kept them."""
-    for step, (left, right) in enumerate(zip(legacy.reports, modern.reports, strict=True)):
-        compare_reports(meter, rung, left, right, step, None)
-        if step + 1 in legacy.states and step + 1 in modern.states:
-            meter.add_all(rung, legacy.states[step + 1], modern.states[step + 1], step, "step", "", owners)
 
 
 def paired(name: str) -> bool:

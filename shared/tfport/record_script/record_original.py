@@ -974,7 +974,7 @@ class Original(object):
     def behind(
         self, tensors: List[Any], chosen: Set[str], moving: Set[Any], inputs: Any
     ) -> Tuple[List[str], List[str]]:
-        """The nodes and inputs that tensors are computed from, and the variables that they are themselves."""
+        """The nodes, inputs and variables that tensors are or are computed from; branches are looked through."""
         found = ordered()
         variables = ordered((name, 0) for name in map(variable_of, tensors) if name is not None)
         seen = set()  # type: Set[str]
@@ -992,6 +992,8 @@ class Original(object):
                 found[tensor.op.name] = 0
             elif tensor.op in moving:
                 pending += reversed(tensor.op.inputs)
+                held = map(variable_of, [tensor] + list(tensor.op.inputs))
+                variables.update((name, 0) for name in held if name is not None)
         return list(found), list(variables)
 
 

@@ -105,7 +105,7 @@ WORD2VEC = "pairs.word2vec:legacy", "pairs.word2vec:batches"
         pytest.param(MLP, mlp_dropout.modern, None, "", id="mlp"),
         pytest.param(MLP, mlp_dropout.keep_prob_as_rate, "forward", "only in the original", id="mlp rate"),
         pytest.param(MLP, mlp_dropout.default_epsilon, "update", "epsilon is 1e-08 in the", id="mlp epsilon"),
-        pytest.param(CONVNET, convnet_batchnorm.modern, None, "", id="convnet", marks=pytest.mark.slow),
+        pytest.param(CONVNET, convnet_batchnorm.modern, None, "", id="convnet"),
         pytest.param(
             CONVNET,
             convnet_batchnorm.unbiased,
