@@ -104,7 +104,7 @@ def _scalar(kind: Any, tree: Any, where: str) -> Any:
 def _dataclass(kind: Any, tree: Mapping[str, Any], place: Callable[[Sequence[Any]], Place], where: str) -> Any:
     hints = _hints(kind)
     for name in (*(tree.keys() - hints.keys()), *(hints.keys() - tree.keys())):
-        raise Malformed(f"{where} {'has' if name in tree else 'lacks'} {name!r}")
+        raise Malformed(f"{where or 'its top level'} {'has' if name in tree else 'lacks'} {name!r}")
     return kind(**{name: read(hint, tree[name], place, f"{where}/{name}") for name, hint in hints.items()})
 
 
